@@ -1,0 +1,60 @@
+//! IPv4 and IPv6: a farm reaches only peers of a family that it has a listener for.
+
+use super::farm::Draft;
+use crate::report::{Report, Span};
+use crate::section::{Section, Value};
+use engine::Farm;
+use std::net::SocketAddr;
+
+/// Backends and the `out` addresses of trunks need a listener of their family; it serves the other side too where that
+/// side has none.
+pub(super) fn check(draft: &Draft, section: &Section, report: &mut Report<'_>) {
+    // Without any listener there is something else to mend first.
+    if draft.farm.listeners.is_empty() {
+        return;
+    }
+    for (backend, span) in draft.farm.backends.iter().zip(&draft.backends) {
+        reach(&draft.farm, backend.address, span, report);
+    }
+    for trunk in section.sections("trunk") {
+        for item in trunk.list("out") {
+            if let Value::Address(address) = item.value {
+                reach(&draft.farm, address, &item.span, report);
+            }
+        }
+    }
+}
+
+fn reach(farm: &Farm, address: SocketAddr, span: &Span, report: &mut Report<'_>) {
+    let reachable = farm.listeners.iter().any(|listener| listener.bind.is_ipv4() == address.is_ipv4());
+    if !reachable {
+        let (family, example) = if address.is_ipv4() { ("IPv4", "udp:*:5060") } else { ("IPv6", "udp:[::]:5060") };
+        let hint = format!("add one to `inside` or `listen`, such as \"{example}\"");
+        report.error_with_hint(
+            span,
+            format!("{address} cannot be reached: this farm has no {family} listener"),
+            Some(hint),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn lines(listen: &str) -> Vec<usize> {
+        let text = format!(
+            "[[farm]]\nname = \"a\"\n{listen}\n[[farm.trunk]]\nname = \"t\"\naddresses = [\"::1\"]\nout = [\"[::9]:5060\"]\n\
+             [[farm.backend]]\naddress = \"127.0.0.11\"\n[[farm.backend]]\naddress = \"[::11]:5060\"\n"
+        );
+        match crate::load("f", &text) {
+            Ok(_) => Vec::new(),
+            Err(errors) => errors.iter().map(|error| error.line).collect(),
+        }
+    }
+
+    #[test]
+    fn each_family_needs_a_listener_on_some_side() {
+        assert_eq!(lines("listen = [\"udp:127.0.0.1:5060\"]"), [7, 10]);
+        assert_eq!(lines("listen = [\"udp:[::1]:5060\"]"), [8]);
+        assert!(lines("listen = [\"udp:[::1]:5060\"]\ninside = [\"udp:127.0.0.1:5060\"]").is_empty());
+    }
+}

@@ -1,0 +1,149 @@
+//! One farm from its section.
+
+use super::{backend, family, listener, service, stateless, trunk, warnings};
+use crate::nearest;
+use crate::read;
+use crate::registry;
+use crate::report::{Report, Span};
+use crate::section::Section;
+use engine::{Farm, FarmId, Registrations, Symmetric};
+
+/// A farm and where its parts stand; each list of places is parallel to the farm's list of the same name.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) farm: Farm,
+    pub(super) header: Span,
+    pub(super) listeners: Vec<Span>,
+    pub(super) services: Vec<Span>,
+    pub(super) backends: Vec<Span>,
+}
+
+/// The names of a farm that others in it may mention, in file order: a position here is an index of the checked farm.
+#[derive(Debug)]
+pub(super) struct Names<'s> {
+    pub(super) trunks: Vec<&'s str>,
+    pub(super) services: Vec<&'s str>,
+}
+
+impl Names<'_> {
+    /// The index of the trunk called `name`; that there is none is reported.
+    pub(super) fn trunk(&self, name: &str, span: &Span, report: &mut Report<'_>) -> Option<usize> {
+        index_of("trunk", &self.trunks, name, span, report)
+    }
+
+    /// The index of the service called `name`; that there is none is reported.
+    pub(super) fn service(&self, name: &str, span: &Span, report: &mut Report<'_>) -> Option<usize> {
+        index_of("service", &self.services, name, span, report)
+    }
+}
+
+/// `None`: the farm is of a profile that this version does not have.
+pub(super) fn farm(section: &Section, report: &mut Report<'_>) -> Option<Draft> {
+    if section.is_incomplete() {
+        return None;
+    }
+    let written = section.sections("service");
+    let implied = [read::implied(&registry::SERVICE, section.span(), report)];
+    let service_sections = if written.is_empty() { implied.as_slice() } else { written };
+    let names = Names {
+        trunks: section.sections("trunk").iter().map(|trunk| trunk.optional_text("name").unwrap_or_default()).collect(),
+        services: service_sections.iter().map(service::name).collect(),
+    };
+    let is_stateless = section.text("transactions") == "stateless";
+    if is_stateless {
+        stateless::check(service_sections, section.sections("backend"), report);
+    }
+    let farm_name = section.optional_text("name").unwrap_or_default();
+    let (listeners, listener_spans): (Vec<_>, Vec<_>) = listener::listeners(section).into_iter().unzip();
+    let mut services = service::services(service_sections, &names, is_stateless, report);
+    let (backends, backend_spans) = backend::backends(farm_name, section, &names, is_stateless, &mut services, report);
+    let (origin_header, source_header) = headers(section, report);
+    let draft = Draft {
+        farm: Farm {
+            id: FarmId::of(farm_name),
+            name: farm_name.to_owned(),
+            listeners,
+            domains: section.texts("domains").map(|(domain, _)| domain.to_owned()).collect(),
+            registrations: registrations(section.text("registrations")),
+            stateless: is_stateless,
+            symmetric: symmetric(section.text("symmetric")),
+            keepalive: section.optional_duration("keepalive"),
+            origin_header,
+            source_header,
+            max_call_time: section.duration("max_call_time"),
+            trunks: trunk::trunks(section.sections("trunk"), &names, report),
+            services,
+            backends,
+        },
+        header: section.span().clone(),
+        listeners: listener_spans,
+        services: service_sections.iter().map(|service| service.span().clone()).collect(),
+        backends: backend_spans,
+    };
+    family::check(&draft, section, report);
+    warnings::warn(&draft, report);
+    Some(draft)
+}
+
+fn registrations(name: &str) -> Registrations {
+    match name {
+        "path" => Registrations::Path,
+        "off" => Registrations::Off,
+        _ => Registrations::Contact,
+    }
+}
+
+fn symmetric(name: &str) -> Symmetric {
+    match name {
+        "always" => Symmetric::Always,
+        "never" => Symmetric::Never,
+        _ => Symmetric::Auto,
+    }
+}
+
+/// The headers that tell a backend who sent a request, and from where.
+fn headers(section: &Section, report: &mut Report<'_>) -> (Option<String>, Option<String>) {
+    let origin = section.text("origin_header");
+    let source = section.text("source_header");
+    if !origin.is_empty() && origin.eq_ignore_ascii_case(source) {
+        let message = format!("`source_header` and `origin_header` are both \"{source}\"");
+        report.error(section.span_of("source_header"), message);
+    }
+    let some = |name: &str| {
+        if name.is_empty() { None } else { Some(name.to_owned()) }
+    };
+    (some(origin), some(source))
+}
+
+fn index_of(kind: &str, names: &[&str], name: &str, span: &Span, report: &mut Report<'_>) -> Option<usize> {
+    let found = names.iter().position(|known| *known == name);
+    if found.is_none() {
+        let hint = nearest::offer(name, names.iter().copied()).unwrap_or_else(|| match names {
+            [] => format!("there is no [[farm.{kind}]]"),
+            _ => format!("there is {}", names.join(", ")),
+        });
+        let message = format!("unknown {kind} \"{}\"", name.escape_debug());
+        report.error_with_hint(span, message, Some(hint));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{Registrations, Symmetric};
+
+    #[test]
+    fn settings_of_a_farm_arrive() {
+        let text = "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\ndomains = [\"Example.COM\", \"2001:db8::1\"]\n\
+            registrations = \"path\"\nsymmetric = \"never\"\nkeepalive = \"off\"\norigin_header = \"X-From\"\nsource_header = \"X-IP\"\n\
+            max_call_time = \"2h\"\n[[farm.backend]]\naddress = \"127.0.0.11\"\n";
+        let checked = crate::load("f", text).expect("the file is right");
+        let farm = checked.settings.farms.first().expect("one farm is written");
+        assert_eq!(farm.domains, ["example.com", "[2001:db8::1]"]);
+        assert_eq!((farm.registrations, farm.symmetric), (Registrations::Path, Symmetric::Never));
+        assert_eq!(farm.keepalive, None);
+        assert_eq!((farm.origin_header.as_deref(), farm.source_header.as_deref()), (Some("X-From"), Some("X-IP")));
+        assert_eq!(farm.max_call_time.as_secs(), 7_200);
+        assert_eq!(farm.id, engine::FarmId::of("a"));
+    }
+}

@@ -1,0 +1,96 @@
+//! What the settings mean together: names that must exist, addresses that must not meet, and the checked types.
+
+mod backend;
+mod family;
+mod farm;
+mod identity;
+mod listener;
+mod service;
+mod stateless;
+mod trunk;
+mod warnings;
+
+use crate::report::Report;
+use crate::section::Section;
+use crate::{Checked, Log, LogFormat, LogLevel, UnitSettings};
+use engine::{Limits, Settings};
+use std::path::PathBuf;
+
+/// Checks everything. The result may run only if no error was reported.
+pub(crate) fn everything(root: &Section, report: &mut Report<'_>) -> Checked {
+    let sections = root.sections("farm");
+    if sections.is_empty() && !root.is_written("farm") {
+        let hint = "a file needs one [[farm]] with `name` and `listen`, and one [[farm.backend]] with `address`";
+        report.error_with_hint(&(0..0), "there is no [[farm]]", Some(hint.to_owned()));
+    }
+    let drafts: Vec<farm::Draft> = sections.iter().filter_map(|section| farm::farm(section, report)).collect();
+    identity::farms(&drafts, report);
+    identity::backends(&drafts, report);
+    identity::listeners(&drafts, report);
+    Checked {
+        settings: Settings {
+            farms: drafts.into_iter().map(|draft| draft.farm).collect(),
+            limits: limits(root.section("limits")),
+        },
+        unit: unit(root.section("unit")),
+        log: log(root.section("log")),
+        warnings: Vec::new(),
+    }
+}
+
+fn unit(section: &Section) -> UnitSettings {
+    let user = section.text("user");
+    UnitSettings {
+        name: section.optional_text("name").unwrap_or_default().to_owned(),
+        state_dir: section.optional_text("state_dir").map(PathBuf::from),
+        workers: section.integer_usize("workers"),
+        user: if user.is_empty() { None } else { Some(user.to_owned()) },
+        drain: section.duration("drain"),
+    }
+}
+
+fn limits(section: &Section) -> Limits {
+    Limits {
+        message_bytes: section.integer_usize("message_bytes"),
+        headers: section.integer_usize("headers"),
+        transactions: section.integer_usize("transactions"),
+        bindings: section.integer_usize("bindings"),
+        dialogs: section.integer_usize("dialogs"),
+        sticky: section.integer_usize("sticky"),
+        shard_inbox: section.integer_usize("shard_inbox"),
+        errors_per_source: section.integer_u32("errors_per_source"),
+        error_sources: section.integer_usize("error_sources"),
+    }
+}
+
+fn log(section: &Section) -> Log {
+    let level = match section.text("level") {
+        "error" => LogLevel::Error,
+        "warn" => LogLevel::Warn,
+        "debug" => LogLevel::Debug,
+        "trace" => LogLevel::Trace,
+        _ => LogLevel::Info,
+    };
+    let format = match section.text("format") {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    Log { level, format }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn unit_limits_and_log_arrive() {
+        let text = "[unit]\nname = \"lb-a\"\nstate_dir = \"/var/lib/x\"\nworkers = 3\nuser = \"\"\ndrain = \"5s\"\n\
+            [limits]\nheaders = 64\nerrors_per_source = 7\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
+            [[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.backend]]\naddress = \"127.0.0.11\"\n";
+        let checked = crate::load("f", text).expect("the file is right");
+        assert_eq!(checked.unit.name, "lb-a");
+        assert_eq!(checked.unit.state_dir.as_deref(), Some(std::path::Path::new("/var/lib/x")));
+        assert_eq!((checked.unit.workers, checked.unit.user), (3, None));
+        assert_eq!(checked.unit.drain.as_secs(), 5);
+        assert_eq!((checked.settings.limits.headers, checked.settings.limits.errors_per_source), (64, 7));
+        assert_eq!((checked.log.level.name(), checked.log.format.name()), ("debug", "json"));
+    }
+}

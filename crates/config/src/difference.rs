@@ -1,0 +1,305 @@
+//! What changed between two configurations, in words for the log.
+
+use crate::Checked;
+use crate::forms::write_duration;
+use engine::{Backend, Egress, Failover, Fallback, Farm, Listener, Persistence, Ping, Rule, Service, Trunk};
+
+/// A thing with a name, and its settings as they are shown.
+type Item = (String, Facts);
+type Facts = Vec<(&'static str, String)>;
+
+/// One line for each farm, listener, trunk, service or backend that was added or removed and for each setting that changed.
+/// Empty: both mean the same.
+pub fn difference(old: &Checked, new: &Checked) -> Vec<String> {
+    let mut lines = Vec::new();
+    changed("unit", &unit(old), &unit(new), &mut lines);
+    changed("limits", &limits(old), &limits(new), &mut lines);
+    changed("log", &log(old), &log(new), &mut lines);
+    for farm in &old.settings.farms {
+        if named(&new.settings.farms, &farm.name).is_none() {
+            lines.push(format!("farm {} removed", farm.name));
+        }
+    }
+    for farm in &new.settings.farms {
+        match named(&old.settings.farms, &farm.name) {
+            None => lines.push(format!("farm {} added", farm.name)),
+            Some(before) => farms(before, farm, &mut lines),
+        }
+    }
+    lines
+}
+
+fn named<'f>(farms: &'f [Farm], name: &str) -> Option<&'f Farm> {
+    farms.iter().find(|farm| farm.name == name)
+}
+
+fn farms(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
+    let prefix = format!("farm {}", new.name);
+    changed(&prefix, &farm_facts(old), &farm_facts(new), lines);
+    items(&prefix, "listener", &listeners(old), &listeners(new), lines);
+    items(&prefix, "trunk", &trunks(old), &trunks(new), lines);
+    items(&prefix, "service", &services(old), &services(new), lines);
+    items(&prefix, "backend", &backends(old), &backends(new), lines);
+}
+
+fn items(prefix: &str, kind: &str, old: &[Item], new: &[Item], lines: &mut Vec<String>) {
+    for (name, _) in old {
+        if !new.iter().any(|(other, _)| other == name) {
+            lines.push(format!("{prefix}: {kind} {name} removed"));
+        }
+    }
+    for (name, facts) in new {
+        match old.iter().find(|(other, _)| other == name) {
+            None => lines.push(format!("{prefix}: {kind} {name} added")),
+            Some((_, before)) => changed(&format!("{prefix}: {kind} {name}"), before, facts, lines),
+        }
+    }
+}
+
+/// Both lists hold the same settings in the same order.
+fn changed(prefix: &str, old: &[(&'static str, String)], new: &[(&'static str, String)], lines: &mut Vec<String>) {
+    for ((setting, before), (_, after)) in old.iter().zip(new) {
+        if before != after {
+            let show = |value: &str| {
+                if value.is_empty() { "none".to_owned() } else { value.to_owned() }
+            };
+            lines.push(format!("{prefix}: {setting} {} -> {}", show(before), show(after)));
+        }
+    }
+}
+
+fn unit(checked: &Checked) -> Facts {
+    let unit = &checked.unit;
+    vec![
+        ("name", unit.name.clone()),
+        (
+            "state_dir (from the next start on)",
+            unit.state_dir.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        ),
+        ("workers (from the next start on)", unit.workers.to_string()),
+        ("user (from the next start on)", unit.user.clone().unwrap_or_default()),
+        ("drain", write_duration(unit.drain)),
+    ]
+}
+
+fn limits(checked: &Checked) -> Facts {
+    let limits = &checked.settings.limits;
+    vec![
+        ("message_bytes", limits.message_bytes.to_string()),
+        ("headers", limits.headers.to_string()),
+        ("transactions", limits.transactions.to_string()),
+        ("bindings", limits.bindings.to_string()),
+        ("dialogs", limits.dialogs.to_string()),
+        ("sticky", limits.sticky.to_string()),
+        ("shard_inbox", limits.shard_inbox.to_string()),
+        ("errors_per_source", limits.errors_per_source.to_string()),
+        ("error_sources", limits.error_sources.to_string()),
+    ]
+}
+
+fn log(checked: &Checked) -> Facts {
+    vec![("level", checked.log.level.name().to_owned()), ("format", checked.log.format.name().to_owned())]
+}
+
+fn farm_facts(farm: &Farm) -> Facts {
+    let order = farm.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>();
+    vec![
+        ("domains", farm.domains.join(", ")),
+        ("registrations", lower(&farm.registrations)),
+        ("transactions", if farm.stateless { "stateless".to_owned() } else { "stateful".to_owned() }),
+        ("symmetric", lower(&farm.symmetric)),
+        ("keepalive", farm.keepalive.map_or_else(|| "off".to_owned(), write_duration)),
+        ("origin_header", farm.origin_header.clone().unwrap_or_default()),
+        ("source_header", farm.source_header.clone().unwrap_or_default()),
+        ("max_call_time", write_duration(farm.max_call_time)),
+        ("order of services", order.join(", ")),
+    ]
+}
+
+fn listeners(farm: &Farm) -> Vec<Item> {
+    farm.listeners.iter().map(listener).collect()
+}
+
+fn listener(listener: &Listener) -> Item {
+    let advertise = listener.advertise.as_ref().map(|written| format!("{}:{}", written.host, written.port));
+    let side = match (listener.outside, listener.inside) {
+        (true, true) => "both",
+        (true, false) => "outside",
+        (false, _) => "inside",
+    };
+    let name = format!("{}:{}", listener.transport.name(), listener.bind);
+    (name, vec![("advertise", advertise.unwrap_or_default()), ("side", side.to_owned())])
+}
+
+fn trunks(farm: &Farm) -> Vec<Item> {
+    farm.trunks.iter().map(|trunk| (trunk.name.clone(), trunk_facts(farm, trunk))).collect()
+}
+
+fn trunk_facts(farm: &Farm, trunk: &Trunk) -> Facts {
+    vec![
+        ("addresses", list(&trunk.addresses)),
+        ("service", trunk.service.map(|index| service_name(farm, index)).unwrap_or_default()),
+        ("trusted", trunk.trusted.to_string()),
+        ("out", list(&trunk.out)),
+    ]
+}
+
+fn services(farm: &Farm) -> Vec<Item> {
+    farm.services.iter().map(|service| (service.name.clone(), service_facts(farm, service))).collect()
+}
+
+fn service_facts(farm: &Farm, service: &Service) -> Facts {
+    let backends =
+        service.backends.iter().filter_map(|index| farm.backends.get(*index)).map(|backend| backend.name.as_str());
+    let egress = service.egress.iter().map(|to| egress(farm, to)).collect::<Vec<_>>();
+    vec![
+        ("match", rule(&service.rule)),
+        ("algorithm", service.algorithm.name().to_owned()),
+        ("persistence", persistence(&service.persistence)),
+        ("persistence_ttl", write_duration(service.persistence_ttl)),
+        ("callee_affinity", service.callee_affinity.to_string()),
+        ("request_uri", if service.request_uri_backend { "backend".to_owned() } else { "keep".to_owned() }),
+        ("failover", failover(&service.failover)),
+        ("guardians", ping(&service.ping)),
+        ("fallback", fallback(farm, &service.fallback)),
+        ("egress", egress.join(", ")),
+        ("backends", backends.collect::<Vec<_>>().join(", ")),
+    ]
+}
+
+fn rule(rule: &Rule) -> String {
+    let mut conditions = Vec::new();
+    let mut add = |name: &str, value: String| {
+        if !value.is_empty() {
+            conditions.push(format!("{name} {value}"));
+        }
+    };
+    add("domain", rule.domain.join(","));
+    add("trunk", rule.trunk.join(","));
+    add("from_user", rule.from_user.as_ref().map(ToString::to_string).unwrap_or_default());
+    add("method", rule.method.join(","));
+    add("user", rule.user.as_ref().map(ToString::to_string).unwrap_or_default());
+    add("source", list(&rule.source));
+    for (name, pattern) in &rule.header {
+        add("header", format!("{name} = {pattern}"));
+    }
+    conditions.join(" and ")
+}
+
+fn persistence(persistence: &Persistence) -> String {
+    match persistence {
+        Persistence::User => "user".to_owned(),
+        Persistence::CallId => "call-id".to_owned(),
+        Persistence::Source => "source".to_owned(),
+        Persistence::Header(name) => format!("header:{name}"),
+        Persistence::None => "none".to_owned(),
+    }
+}
+
+fn failover(failover: &Failover) -> String {
+    format!(
+        "answer_timeout {}, final_timeout {}, codes {}, attempts {}",
+        write_duration(failover.answer_timeout),
+        write_duration(failover.final_timeout),
+        list(&failover.codes),
+        failover.attempts
+    )
+}
+
+fn ping(ping: &Ping) -> String {
+    ping.interval.map(|interval| format!("options every {}", write_duration(interval))).unwrap_or_default()
+}
+
+fn fallback(farm: &Farm, fallback: &Fallback) -> String {
+    match fallback {
+        Fallback::Status(status) => status.to_string(),
+        Fallback::Service(index) => service_name(farm, *index),
+    }
+}
+
+fn egress(farm: &Farm, to: &Egress) -> String {
+    match to {
+        Egress::Trunk(index) => {
+            format!("trunk:{}", farm.trunks.get(*index).map(|trunk| trunk.name.as_str()).unwrap_or_default())
+        }
+        Egress::Domain(domain) => format!("domain:{domain}"),
+        Egress::Network(network) => format!("network:{network}"),
+    }
+}
+
+fn backends(farm: &Farm) -> Vec<Item> {
+    farm.backends.iter().map(|backend| (backend.name.clone(), backend_facts(backend))).collect()
+}
+
+fn backend_facts(backend: &Backend) -> Facts {
+    vec![
+        ("address", backend.address.to_string()),
+        ("transport", backend.transport.name().to_owned()),
+        ("sources", list(&backend.sources)),
+        ("weight", backend.weight.to_string()),
+        ("priority", backend.priority.to_string()),
+        ("max_calls", backend.max_calls.to_string()),
+        ("max_rate", backend.max_rate.to_string()),
+        ("slow_start", write_duration(backend.slow_start)),
+        ("maintenance", lower(&backend.maintenance)),
+    ]
+}
+
+fn service_name(farm: &Farm, index: usize) -> String {
+    farm.services.get(index).map(|service| service.name.clone()).unwrap_or_default()
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The variants of these choices are called as in the file but for the capital letter.
+fn lower(choice: &impl std::fmt::Debug) -> String {
+    format!("{choice:?}").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:127.0.0.1:5060\"]\n\
+        [[farm.backend]]\nname = \"a\"\naddress = \"127.0.0.11\"\n[[farm.backend]]\nname = \"b\"\naddress = \"127.0.0.12\"\n";
+
+    fn checked(text: &str) -> Checked {
+        crate::load("f", text).expect("the file is right")
+    }
+
+    #[test]
+    fn equal_files_differ_in_nothing() {
+        assert!(difference(&checked(OLD), &checked(OLD)).is_empty());
+    }
+
+    #[test]
+    fn changes_are_named() {
+        let new = OLD
+            .replace("name = \"b\"\naddress = \"127.0.0.12\"", "name = \"c\"\naddress = \"127.0.0.13\"")
+            .replace("address = \"127.0.0.11\"", "address = \"127.0.0.11\"\nweight = 3\nmaintenance = \"drain\"")
+            .replace("listen = [\"udp:127.0.0.1:5060\"]", "listen = [\"udp:127.0.0.1:5062\"]\ndomains = [\"a.org\"]");
+        let found = difference(&checked(OLD), &checked(&format!("[log]\nlevel = \"debug\"\n{new}")));
+        assert_eq!(
+            found,
+            [
+                "log: level info -> debug",
+                "farm pbx: domains none -> a.org",
+                "farm pbx: listener udp:127.0.0.1:5060 removed",
+                "farm pbx: listener udp:127.0.0.1:5062 added",
+                "farm pbx: service default: backends a, b -> a, c",
+                "farm pbx: backend b removed",
+                "farm pbx: backend a: weight 1 -> 3",
+                "farm pbx: backend a: maintenance off -> drain",
+                "farm pbx: backend c added",
+            ]
+        );
+    }
+
+    #[test]
+    fn farms_come_and_go() {
+        let new = OLD.replace("name = \"pbx\"", "name = \"other\"");
+        assert_eq!(difference(&checked(OLD), &checked(&new)), ["farm pbx removed", "farm other added"]);
+    }
+}

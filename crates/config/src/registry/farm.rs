@@ -1,0 +1,285 @@
+//! The settings of a SIP farm, its trunks, services and backends.
+
+use super::{
+    Choice, Form, GUARDIAN, KERNEL, Kind, SECURITY, STREAMS, Section, Setting, TLS, duration_ms, duration_or_off_ms,
+    integer,
+};
+
+pub(super) static FARM: Section = Section {
+    header: "[[farm]]",
+    doc: "A virtual service: what phones, carriers and PBXs see as one SIP server.",
+    settings: &[
+        Setting::required(
+            "name",
+            Kind::Text(Form::Name),
+            "Unique; tokens in messages carry a hash of it, so a new name cuts running calls off.",
+        ),
+        Setting::default("profile", Kind::Choice(PROFILES), "\"sip\"", "`sip` is a SIP-aware proxy."),
+        Setting::required(
+            "listen",
+            Kind::Listeners,
+            "Where clients and trunks reach the farm. `udp:*:PORT` is every IPv4 address, `udp:[::]:PORT` every IPv6 address of the machine.",
+        ),
+        Setting::default(
+            "inside",
+            Kind::Listeners,
+            "[]",
+            "Listeners towards the backends: source, Via, Record-Route, Path and Contact there; empty is `listen`, without its `advertise`.",
+        ),
+        Setting::optional(
+            "advertise",
+            Kind::Text(Form::Advertise),
+            "Name or address written for all of `listen`; without it the listener's address, and for a wildcard the address each packet arrived at.",
+        ),
+        Setting::default(
+            "domains",
+            Kind::Texts(Form::Host),
+            "[]",
+            "What counts as us in a Request-URI or Route, besides the listeners' addresses and advertised names.",
+        ),
+        Setting::default(
+            "registrations",
+            Kind::Choice(REGISTRATIONS),
+            "\"contact\"",
+            "How a PBX calls a phone back through the farm: by a rewritten Contact, by a Path header (RFC 3327), or not at all.",
+        ),
+        Setting::default(
+            "transactions",
+            Kind::Choice(TRANSACTIONS),
+            "\"stateful\"",
+            "`stateless` keeps nothing: hash algorithms only, no persistence, no fail-over, no limits.",
+        ),
+        Setting::default(
+            "symmetric",
+            Kind::Choice(SYMMETRIC),
+            "\"auto\"",
+            "Where UDP clients are answered (RFC 3581): at their source port always, never, or where they need it.",
+        ),
+        Setting::default(
+            "keepalive",
+            duration_or_off_ms(5_000, 3_600_000),
+            "\"25s\"",
+            "Interval of the CRLF sent to registered UDP clients behind NAT.",
+        ),
+        Setting::default(
+            "origin_header",
+            Kind::Text(Form::HeaderName),
+            "\"X-Tandem-Origin\"",
+            "Header that tells a backend who sent a request: `client`, `trunk NAME` or `backend NAME`; stripped on arrival; empty is none.",
+        ),
+        Setting::default(
+            "source_header",
+            Kind::Text(Form::HeaderName),
+            "\"\"",
+            "Header that tells a backend the client's address; stripped on arrival; empty is none.",
+        ),
+        Setting::default(
+            "max_call_time",
+            duration_ms(60_000, 604_800_000),
+            "\"12h\"",
+            "After this a call without a BYE is taken for ended.",
+        ),
+        Setting::default("trunk", Kind::Sections(&TRUNK), "[]", "Carriers and other PBXs."),
+        Setting::default(
+            "service",
+            Kind::Sections(&SERVICE),
+            "[]",
+            "Pools of backends with a match rule; none is one called `default`.",
+        ),
+        Setting::default("backend", Kind::Sections(&BACKEND), "[]", "The SIP servers."),
+        Setting::later("certificates", TLS, "Certificates for tls and wss, chosen by SNI."),
+        Setting::later("client_ca", TLS, "Asks clients for certificates."),
+        Setting::later("origins", "WebSocket", "Web pages that may open ws and wss."),
+        Setting::later(
+            "max_expires",
+            GUARDIAN,
+            "What phones are told at most; the backend is told the phone's own time.",
+        ),
+        Setting::later("security", SECURITY, "Names of blacklists, rates, rbls and rules, in order."),
+        Setting::later("vip", KERNEL, "The virtual address of a kernel farm."),
+        Setting::later("ports", KERNEL, "Ports, ranges or `*`."),
+        Setting::later("protocol", KERNEL, "all, tcp, udp, sctp or sip."),
+        Setting::later("nat", KERNEL, "Whether servers see the client's address."),
+        Setting::later("algorithm", KERNEL, "Of a kernel farm; a SIP farm has one in each [[farm.service]]."),
+        Setting::later("persistence", KERNEL, "Of a kernel farm; a SIP farm has one in each [[farm.service]]."),
+        Setting::later("persistence_ttl", KERNEL, "Of a kernel farm; a SIP farm has one in each [[farm.service]]."),
+    ],
+};
+
+pub(crate) static LISTENER: Section = Section {
+    header: "an entry of `listen` or `inside`",
+    doc: "An entry is a text such as `\"udp:203.0.113.10:5060\"`, or a table with these settings, as needed behind a NAT that forwards ports.",
+    settings: &[
+        Setting::required("bind", Kind::Text(Form::Bind), "Transport, address of this machine and port."),
+        Setting::optional(
+            "advertise",
+            Kind::Text(Form::Advertise),
+            "Name or address, and port, written instead of it; without it the farm's `advertise`.",
+        ),
+    ],
+};
+
+pub(super) static TRUNK: Section = Section {
+    header: "[[farm.trunk]]",
+    doc: "A carrier or another PBX, known by address.",
+    settings: &[
+        Setting::required("name", Kind::Text(Form::Name), "Unique in its farm."),
+        Setting::required("addresses", Kind::Texts(Form::Network), "Requests from here are the trunk's."),
+        Setting::optional("service", Kind::Text(Form::Name), "Where its requests go; without it by match."),
+        Setting::default("trusted", Kind::Boolean, "false", "P-Asserted-Identity and the like pass only if true."),
+        Setting::default("out", Kind::Texts(Form::Address), "[]", "Where egress to this trunk goes, in order."),
+    ],
+};
+
+pub(crate) static SERVICE: Section = Section {
+    header: "[[farm.service]]",
+    doc: "A pool of backends with a match rule. The first service in file order whose rule matches serves; none: 404.",
+    settings: &[
+        Setting::required("name", Kind::Text(Form::Name), "Unique in its farm; backends name it."),
+        Setting::default("match", Kind::Section(&MATCH), "{}", "Which requests are served; empty is all."),
+        Setting::default("algorithm", Kind::Algorithm, "\"weight\"", "How a backend is chosen; see Algorithms."),
+        Setting::default(
+            "persistence",
+            Kind::Text(Form::Persistence),
+            "\"user\"",
+            "What keeps a choice: the registered user, the Call-ID, the source address, a header's value, or nothing.",
+        ),
+        Setting::default(
+            "persistence_ttl",
+            duration_ms(1_000, 604_800_000),
+            "\"1h\"",
+            "How long a choice outlives its last use.",
+        ),
+        Setting::default(
+            "callee_affinity",
+            Kind::Boolean,
+            "true",
+            "A call to a user registered here goes to the backend that holds the registration.",
+        ),
+        Setting::default(
+            "request_uri",
+            Kind::Choice(REQUEST_URI),
+            "\"keep\"",
+            "`backend` puts the backend's address into the Request-URI, for servers that accept only their own.",
+        ),
+        Setting::default("failover", Kind::Section(&FAILOVER), "{}", "When the next backend is tried."),
+        Setting::empty_list(
+            "guardians",
+            GUARDIAN,
+            "Health checks; without it OPTIONS every 10s, an empty list is no check.",
+        ),
+        Setting::default(
+            "fallback",
+            Kind::Text(Form::Fallback),
+            "\"503\"",
+            "What is done when no backend is available: a status, or another service.",
+        ),
+        Setting::default(
+            "egress",
+            Kind::Texts(Form::Egress),
+            "[]",
+            "Where backends may send requests out through the farm.",
+        ),
+    ],
+};
+
+pub(super) static MATCH: Section = Section {
+    header: "match",
+    doc: "A table in [[farm.service]]. All conditions that are given must hold; within one of them any entry may.",
+    settings: &[
+        Setting::default("domain", Kind::Texts(Form::Host), "[]", "Host of the Request-URI (REGISTER: of To)."),
+        Setting::default("trunk", Kind::Texts(Form::Name), "[]", "The trunk that sent it."),
+        Setting::optional("from_user", Kind::Text(Form::Pattern), "User of From."),
+        Setting::default("method", Kind::Texts(Form::Method), "[]", "The method."),
+        Setting::optional("user", Kind::Text(Form::Pattern), "User of the Request-URI (REGISTER: of To)."),
+        Setting::default("source", Kind::Texts(Form::Network), "[]", "The address it came from."),
+        Setting::default("header", Kind::Patterns, "{}", "Headers whose values contain a match of their pattern."),
+    ],
+};
+
+pub(super) static FAILOVER: Section = Section {
+    header: "failover",
+    doc: "A table in [[farm.service]]: fail-over before an answer.",
+    settings: &[
+        Setting::default(
+            "answer_timeout",
+            duration_ms(1_000, 32_000),
+            "\"2s\"",
+            "INVITE: the next backend when not even a 100 came; at least 2 × T1 (RFC 3261 §17).",
+        ),
+        Setting::default(
+            "final_timeout",
+            duration_ms(1_000, 32_000),
+            "\"4s\"",
+            "REGISTER, OPTIONS, SUBSCRIBE, PUBLISH outside a dialog: the next backend when no final answer came.",
+        ),
+        Setting::default(
+            "codes",
+            Kind::Integers { min: 300, max: 699 },
+            "[503]",
+            "Final answers that count as a failure of the backend.",
+        ),
+        Setting::default("attempts", integer(1, 100), "3", "Backends tried at most."),
+    ],
+};
+
+pub(super) static BACKEND: Section = Section {
+    header: "[[farm.backend]]",
+    doc: "One SIP server.",
+    settings: &[
+        Setting::default("service", Kind::Texts(Form::Name), "[\"default\"]", "The services it belongs to."),
+        Setting::optional("name", Kind::Text(Form::Name), "Unique in its farm; without it the address."),
+        Setting::required("address", Kind::Text(Form::Address), "Where it is; without a port 5060."),
+        Setting::default(
+            "sources",
+            Kind::Texts(Form::Network),
+            "[]",
+            "Requests from here count as this backend's; empty is exactly its address and port.",
+        ),
+        Setting::default("transport", Kind::Choice(TRANSPORTS), "\"udp\"", "How it is reached."),
+        Setting::default("weight", integer(1, 10_000), "1", "Its share, against the other backends' weights."),
+        Setting::default(
+            "priority",
+            integer(1, 100),
+            "1",
+            "1 is used first; a worse level joins when a better one is not whole.",
+        ),
+        Setting::default("max_calls", integer(0, 10_000_000), "0", "Calls at a time; 0 is no limit."),
+        Setting::default(
+            "max_rate",
+            integer(0, 1_000_000),
+            "0",
+            "New calls and registrations a second; 0 is no limit.",
+        ),
+        Setting::default(
+            "slow_start",
+            duration_ms(0, 3_600_000),
+            "\"30s\"",
+            "How long its share grows after it came up.",
+        ),
+        Setting::default(
+            "maintenance",
+            Kind::Choice(MAINTENANCE),
+            "\"off\"",
+            "`drain`: no new users and no new calls; `cut`: out at once.",
+        ),
+        Setting::later("verify", TLS, "How its certificate is checked."),
+        Setting::later("ports", STREAMS, "Its ports by transport."),
+        Setting::later("max_connections", KERNEL, "Connections at a time."),
+    ],
+};
+
+const PROFILES: &[Choice] = &[Choice::now("sip"), Choice::later("l4xnat", KERNEL)];
+
+const REGISTRATIONS: &[Choice] = &[Choice::now("contact"), Choice::now("path"), Choice::now("off")];
+
+const TRANSACTIONS: &[Choice] = &[Choice::now("stateful"), Choice::now("stateless")];
+
+const SYMMETRIC: &[Choice] = &[Choice::now("auto"), Choice::now("always"), Choice::now("never")];
+
+const REQUEST_URI: &[Choice] = &[Choice::now("keep"), Choice::now("backend")];
+
+const TRANSPORTS: &[Choice] =
+    &[Choice::now("udp"), Choice::later("tcp", STREAMS), Choice::later("tls", STREAMS), Choice::later("same", STREAMS)];
+
+const MAINTENANCE: &[Choice] = &[Choice::now("off"), Choice::now("drain"), Choice::now("cut")];

@@ -1,0 +1,116 @@
+//! The settings of the unit: the process, its limits, its log; and the sections a file may have.
+
+use super::{
+    API, CLUSTER, Choice, Form, GUARDIAN, Kind, NAMES, SECURITY, Section, Setting, duration_ms, farm, integer,
+};
+
+pub(crate) static ROOT: Section = Section {
+    header: "the file",
+    doc: "What a file may hold.",
+    settings: &[
+        Setting::default("unit", Kind::Section(&UNIT), "{}", "the process"),
+        Setting::default("limits", Kind::Section(&LIMITS), "{}", "every bound of the unit"),
+        Setting::default("log", Kind::Section(&LOG), "{}", "what is written to standard error"),
+        Setting::default("farm", Kind::Sections(&farm::FARM), "[]", "virtual services"),
+        Setting::later("dns", NAMES, "name servers"),
+        Setting::later("api", API, "API, web page and metrics"),
+        Setting::later("vip", "virtual interfaces", "addresses owned by the unit that is master"),
+        Setting::later("guardian", GUARDIAN, "active health checks"),
+        Setting::later("blacklist", SECURITY, "sources that are allowed or dropped"),
+        Setting::later("rbl", SECURITY, "block lists asked over DNS"),
+        Setting::later("rate", SECURITY, "rate limits for each source"),
+        Setting::later("rule", SECURITY, "rules on the content of messages"),
+        Setting::later("cluster", CLUSTER, "the other units"),
+    ],
+};
+
+pub(super) static UNIT: Section = Section {
+    header: "[unit]",
+    doc: "The process. A change of `state_dir`, `workers` or `user` takes effect at the next start.",
+    settings: &[
+        Setting::optional("name", Kind::Text(Form::Name), "What the unit is called; without it the host's name."),
+        Setting::optional(
+            "state_dir",
+            Kind::Text(Form::Path),
+            "Folder of secret, learnt facts and control socket; without it `/var/lib/tandem` as root, else `~/.local/state/tandem`.",
+        ),
+        Setting::default("workers", integer(0, 1_024), "0", "UDP worker threads; 0 is one for each core."),
+        Setting::default(
+            "user",
+            Kind::Text(Form::Any),
+            "\"tandem\"",
+            "Whom to become when started as root and this user exists; empty is nobody else.",
+        ),
+        Setting::default(
+            "drain",
+            duration_ms(0, 3_600_000),
+            "\"30s\"",
+            "How long SIGTERM lets calls being set up finish.",
+        ),
+    ],
+};
+
+pub(super) static LIMITS: Section = Section {
+    header: "[limits]",
+    doc: "Every bound of the unit. What is beyond one is refused and counted, never queued without end.",
+    settings: &[
+        Setting::default(
+            "message_bytes",
+            integer(1_024, 65_535),
+            "65535",
+            "Octets of one message; larger ones get 413.",
+        ),
+        Setting::default("headers", integer(16, 4_096), "256", "Header lines of one message."),
+        Setting::default(
+            "transactions",
+            integer(16, 100_000_000),
+            "1000000",
+            "Live transactions; beyond it a 503 that keeps no state.",
+        ),
+        Setting::default(
+            "bindings",
+            integer(1, 100_000_000),
+            "1000000",
+            "Registered contacts; beyond it REGISTER gets 503.",
+        ),
+        Setting::default(
+            "dialogs",
+            integer(1, 100_000_000),
+            "1000000",
+            "Dialogs remembered; beyond it calls pass, but are not counted and not found by `Replaces`.",
+        ),
+        Setting::default(
+            "sticky",
+            integer(1, 100_000_000),
+            "1000000",
+            "Sticky choices; beyond it the oldest are forgotten.",
+        ),
+        Setting::default("shard_inbox", integer(16, 65_536), "1024", "Datagrams that wait for a busy shard."),
+        Setting::default(
+            "errors_per_source",
+            integer(1, 100_000),
+            "20",
+            "Error answers a second for each source address that is neither backend nor trunk.",
+        ),
+        Setting::default(
+            "error_sources",
+            integer(16, 10_000_000),
+            "65536",
+            "Source addresses whose error answers are counted at a time.",
+        ),
+    ],
+};
+
+pub(super) static LOG: Section = Section {
+    header: "[log]",
+    doc: "What is written to standard error.",
+    settings: &[
+        Setting::default("level", Kind::Choice(LEVELS), "\"info\"", "The least urgent kind of line that is written."),
+        Setting::default("format", Kind::Choice(FORMATS), "\"text\"", "How a line is written."),
+    ],
+};
+
+const LEVELS: &[Choice] =
+    &[Choice::now("error"), Choice::now("warn"), Choice::now("info"), Choice::now("debug"), Choice::now("trace")];
+
+const FORMATS: &[Choice] = &[Choice::now("text"), Choice::now("json")];

@@ -1,0 +1,287 @@
+//! A section as it was read: every value has the type that the registry gives its key, and still knows its place.
+
+use crate::report::Span;
+use engine::policy::Policy;
+use engine::{Persistence, Transport};
+use ipnet::IpNet;
+use regex::bytes::Regex;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// One `[section]`, `[[section]]` or inline table: what was written and right, and the defaults of the rest.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    span: Span,
+    written: Vec<&'static str>,
+    values: Vec<(&'static str, Located)>,
+    incomplete: bool,
+}
+
+/// A value and where it stands; a default stands where its section's header does.
+#[derive(Clone, Debug)]
+pub(crate) struct Located {
+    pub(crate) span: Span,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Text(String),
+    Integer(u64),
+    Boolean(bool),
+    /// `None`: "off".
+    Duration(Option<Duration>),
+    Algorithm(&'static dyn Policy),
+    Pattern(Regex),
+    Network(IpNet),
+    Address(SocketAddr),
+    Bind(Transport, SocketAddr),
+    Advertise(AdvertiseAs),
+    Listener(ListenAt),
+    Persistence(Persistence),
+    Fallback(FallbackTo),
+    Egress(EgressTo),
+    List(Vec<Located>),
+    /// Header name and pattern.
+    Patterns(Vec<(String, Regex)>),
+    Section(Section),
+    Sections(Vec<Section>),
+}
+
+/// A name or address to be written instead of a listener's own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AdvertiseAs {
+    /// IPv6 in brackets.
+    pub(crate) host: String,
+    /// `None`: the listener's.
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ListenAt {
+    pub(crate) transport: Transport,
+    pub(crate) bind: SocketAddr,
+    pub(crate) advertise: Option<AdvertiseAs>,
+}
+
+/// A fallback before the name is looked up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum FallbackTo {
+    Status(u16),
+    Service(String),
+}
+
+/// An egress before the trunk is looked up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum EgressTo {
+    Trunk(String),
+    Domain(String),
+    Network(IpNet),
+}
+
+impl Section {
+    pub(crate) fn new(span: Span) -> Self {
+        Self { span, written: Vec::new(), values: Vec::new(), incomplete: false }
+    }
+
+    /// Notes that the key stands in the file, right or wrong.
+    pub(crate) fn mark_written(&mut self, key: &'static str) {
+        self.written.push(key);
+    }
+
+    /// Notes that the section is of a kind that this version does not have, so that nothing further is asked of it.
+    pub(crate) fn mark_incomplete(&mut self) {
+        self.incomplete = true;
+    }
+
+    pub(crate) fn insert(&mut self, key: &'static str, located: Located) {
+        self.values.push((key, located));
+    }
+
+    pub(crate) fn is_written(&self, key: &str) -> bool {
+        self.written.contains(&key)
+    }
+
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    /// The header.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Where the value of `key` stands, or the header.
+    pub(crate) fn span_of(&self, key: &str) -> &Span {
+        self.find(key).map_or(&self.span, |located| &located.span)
+    }
+
+    pub(crate) fn find(&self, key: &str) -> Option<&Located> {
+        self.values.iter().find(|(name, _)| *name == key).map(|(_, located)| located)
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.find(key).map(|located| &located.value)
+    }
+
+    /// A text without a default; `None` also when it was wrong, which is reported already.
+    pub(crate) fn optional_text(&self, key: &str) -> Option<&str> {
+        match self.value(key) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.optional_text(key).unwrap_or_else(|| mistyped(key))
+    }
+
+    pub(crate) fn integer(&self, key: &str) -> u64 {
+        match self.value(key) {
+            Some(Value::Integer(number)) => *number,
+            _ => mistyped(key),
+        }
+    }
+
+    pub(crate) fn integer_u32(&self, key: &str) -> u32 {
+        u32::try_from(self.integer(key)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn integer_usize(&self, key: &str) -> usize {
+        usize::try_from(self.integer(key)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn boolean(&self, key: &str) -> bool {
+        match self.value(key) {
+            Some(Value::Boolean(value)) => *value,
+            _ => mistyped(key),
+        }
+    }
+
+    /// `None`: "off", which only some settings allow.
+    pub(crate) fn optional_duration(&self, key: &str) -> Option<Duration> {
+        match self.value(key) {
+            Some(Value::Duration(duration)) => *duration,
+            _ => mistyped(key),
+        }
+    }
+
+    pub(crate) fn duration(&self, key: &str) -> Duration {
+        self.optional_duration(key).unwrap_or_else(|| mistyped(key))
+    }
+
+    pub(crate) fn algorithm(&self, key: &str) -> &'static dyn Policy {
+        match self.value(key) {
+            Some(Value::Algorithm(policy)) => *policy,
+            _ => mistyped(key),
+        }
+    }
+
+    pub(crate) fn persistence(&self, key: &str) -> &Persistence {
+        match self.value(key) {
+            Some(Value::Persistence(persistence)) => persistence,
+            _ => mistyped(key),
+        }
+    }
+
+    pub(crate) fn fallback(&self, key: &str) -> &FallbackTo {
+        match self.value(key) {
+            Some(Value::Fallback(fallback)) => fallback,
+            _ => mistyped(key),
+        }
+    }
+
+    pub(crate) fn pattern(&self, key: &str) -> Option<&Regex> {
+        match self.value(key) {
+            Some(Value::Pattern(pattern)) => Some(pattern),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn address(&self, key: &str) -> Option<SocketAddr> {
+        match self.value(key) {
+            Some(Value::Address(address)) => Some(*address),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn bind(&self, key: &str) -> Option<(Transport, SocketAddr)> {
+        match self.value(key) {
+            Some(Value::Bind(transport, address)) => Some((*transport, *address)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn advertise(&self, key: &str) -> Option<&AdvertiseAs> {
+        match self.value(key) {
+            Some(Value::Advertise(advertise)) => Some(advertise),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn patterns(&self, key: &str) -> &[(String, Regex)] {
+        match self.value(key) {
+            Some(Value::Patterns(patterns)) => patterns,
+            _ => &[],
+        }
+    }
+
+    /// The entries of a list that are right; none when there is no list.
+    pub(crate) fn list(&self, key: &str) -> &[Located] {
+        match self.value(key) {
+            Some(Value::List(items)) => items,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn texts(&self, key: &str) -> impl Iterator<Item = (&str, &Span)> {
+        self.list(key).iter().filter_map(|item| match &item.value {
+            Value::Text(text) => Some((text.as_str(), &item.span)),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn networks(&self, key: &str) -> Vec<IpNet> {
+        let networks = self.list(key).iter().filter_map(|item| match &item.value {
+            Value::Network(network) => Some(*network),
+            _ => None,
+        });
+        networks.collect()
+    }
+
+    pub(crate) fn section(&self, key: &str) -> &Self {
+        match self.value(key) {
+            Some(Value::Section(section)) => section,
+            _ => mistyped(key),
+        }
+    }
+
+    pub(crate) fn sections(&self, key: &str) -> &[Self] {
+        match self.value(key) {
+            Some(Value::Sections(sections)) => sections,
+            _ => &[],
+        }
+    }
+}
+
+/// A setting with a default always has a value of its type: the reader puts the default in place of what is wrong.
+fn mistyped(key: &str) -> ! {
+    unreachable!("the registry gives `{key}` no default of the type that is asked for")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_stands_at_the_header() {
+        let mut section = Section::new(3..9);
+        section.mark_written("weight");
+        section.insert("weight", Located { span: 20..21, value: Value::Integer(7) });
+        assert_eq!(section.span_of("weight"), &(20..21));
+        assert_eq!(section.span_of("priority"), &(3..9));
+        assert_eq!(section.integer_u32("weight"), 7);
+        assert!(section.is_written("weight") && !section.is_written("priority"));
+        assert!(section.list("sources").is_empty());
+    }
+}

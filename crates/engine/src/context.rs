@@ -1,0 +1,249 @@
+//! The response context of RFC 3261 §16: one server transaction, the client transactions made for it, and what came of them.
+
+use crate::directory::DialogKey;
+use crate::id::FarmId;
+use crate::io::{Flow, Packet};
+use crate::pool::{BackendState, CallTicket, WorkTicket};
+use crate::register::Registration;
+use sip::Instant;
+use sip::transaction::{InviteClient, InviteServer, OtherClient, OtherServer};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// One request on its way through the proxy.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) kind: Kind,
+    pub(crate) farm: FarmId,
+    /// Where responses go, and from which address of ours.
+    pub(crate) upstream: Flow,
+    pub(crate) server: Server,
+    pub(crate) branches: SmallVec<[ClientBranch; 1]>,
+    /// The branch whose final answer went up.
+    pub(crate) answered_by: usize,
+    /// RFC 3261 §16.7 step 6: the best final answer so far.
+    pub(crate) best: Option<Best>,
+    /// What a retransmission of the request is answered with.
+    pub(crate) last_response: Option<Packet>,
+    /// A CANCEL came: no new branch may start.
+    pub(crate) cancelled: bool,
+    /// Reason lines of the CANCELs that this context sends.
+    pub(crate) cancel_reason: Box<[u8]>,
+    /// When a 100 is due, unless another response goes up first.
+    pub(crate) trying_at: Option<Instant>,
+    /// When the newest branch is given up for the next backend.
+    pub(crate) failover_at: Option<Instant>,
+    /// What is needed to try another backend; only for requests that may.
+    pub(crate) placement: Option<Box<Placement>>,
+    /// The earliest deadline that the wheel knows of.
+    pub(crate) armed: Option<Instant>,
+}
+
+/// What must be known of the request without its octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Kind {
+    pub(crate) invite: bool,
+    pub(crate) bye: bool,
+    pub(crate) register: bool,
+    /// Has a To tag.
+    pub(crate) in_dialog: bool,
+    /// INVITE and UPDATE carry session timers.
+    pub(crate) refreshes: bool,
+    /// REGISTER or SUBSCRIBE: their 503 may carry Retry-After.
+    pub(crate) may_retry_later: bool,
+    /// REGISTER, OPTIONS, SUBSCRIBE or PUBLISH: without a final answer in time it goes to the next backend.
+    pub(crate) waits_for_final: bool,
+    pub(crate) with_credentials: bool,
+}
+
+/// The server transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Server {
+    Invite(InviteServer),
+    Other(OtherServer),
+}
+
+impl Server {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Invite(machine) => machine.deadline(),
+            Self::Other(machine) => machine.deadline(),
+        }
+    }
+
+    pub(crate) fn is_terminated(&self) -> bool {
+        match self {
+            Self::Invite(machine) => machine.is_terminated(),
+            Self::Other(machine) => machine.is_terminated(),
+        }
+    }
+}
+
+/// The client transaction of one branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Client {
+    Invite(InviteClient),
+    Other(OtherClient),
+}
+
+impl Client {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Invite(machine) => machine.deadline(),
+            Self::Other(machine) => machine.deadline(),
+        }
+    }
+
+    pub(crate) fn is_terminated(&self) -> bool {
+        match self {
+            Self::Invite(machine) => machine.is_terminated(),
+            Self::Other(machine) => machine.is_terminated(),
+        }
+    }
+}
+
+/// One attempt at one next hop.
+#[derive(Debug)]
+pub(crate) struct ClientBranch {
+    pub(crate) client: Client,
+    pub(crate) flow: Flow,
+    pub(crate) hop: Hop,
+    /// The request as it was sent.
+    pub(crate) sent: Packet,
+    pub(crate) sent_at: Instant,
+    /// Any response came: the next hop lives.
+    pub(crate) answered: bool,
+    /// A provisional response came: a CANCEL may follow (RFC 3261 §9.1).
+    pub(crate) provisional: bool,
+    /// The final response came, or what stands for it.
+    pub(crate) finished: bool,
+    /// Given up for another backend: its answers count only if they are a success.
+    pub(crate) abandoned: bool,
+    pub(crate) cancel: Cancel,
+    /// The ACK of its failure, for retransmitted failures.
+    pub(crate) ack: Option<Packet>,
+    /// RFC 3261 §16.6 step 11, INVITE only.
+    pub(crate) timer_c: Option<Instant>,
+    /// Counts the transaction at its backend while it is under way.
+    pub(crate) work: Option<WorkTicket>,
+    pub(crate) registration: Option<Box<Registration>>,
+    /// The dialog that this request makes, refreshes or ends.
+    pub(crate) dialog: Option<DialogNote>,
+    /// Counts the call at its backend until the dialog does.
+    pub(crate) ticket: Option<CallTicket>,
+}
+
+/// Whose answers these are.
+#[derive(Clone, Debug)]
+pub(crate) enum Hop {
+    Backend(Arc<BackendState>),
+    /// A phone, a trunk, or where egress leads.
+    Peer,
+}
+
+/// The CANCEL of one branch.
+#[derive(Debug)]
+pub(crate) enum Cancel {
+    NotWanted,
+    /// As soon as a provisional response comes.
+    Wanted,
+    Sent {
+        client: OtherClient,
+        packet: Packet,
+        /// When a silent next hop counts as having answered 487 (RFC 3261 §9.1: 64 × T1).
+        gives_up: Instant,
+    },
+}
+
+/// The best final answer so far, as it would go upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Best {
+    pub(crate) code: u16,
+    pub(crate) packet: Packet,
+    /// The branch it came by.
+    pub(crate) branch: usize,
+}
+
+/// How the request was placed on its backend, for the sake of the next attempt.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    /// The request as it was received.
+    pub(crate) request: Packet,
+    pub(crate) arrived: Flow,
+    pub(crate) service: usize,
+    /// The configuration that `service` and the indices belong to.
+    pub(crate) generation: u32,
+    /// Indices of the backends tried.
+    pub(crate) tried: SmallVec<[usize; 4]>,
+    /// Backends that hold a binding of the called user and have not been tried, best first.
+    pub(crate) affinity: SmallVec<[usize; 2]>,
+    /// The newest attempt went to a backend for the sake of its binding.
+    pub(crate) by_affinity: bool,
+    pub(crate) attempts_left: u32,
+}
+
+/// A dialog as one of its requests tells of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DialogNote {
+    pub(crate) key: DialogKey,
+    /// Hash of the tag that the other side gave, where the request knows it.
+    pub(crate) to_tag: Option<u64>,
+    pub(crate) peer: Flow,
+    /// The peer's binding, 0 if it has none.
+    pub(crate) binding: u64,
+}
+
+impl Context {
+    /// When something is to be done next.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let own = [self.trying_at, self.failover_at, self.server.deadline()];
+        let branches = self.branches.iter().flat_map(|branch| {
+            let cancel = match &branch.cancel {
+                Cancel::Sent { client, gives_up, .. } => [client.deadline(), (!branch.finished).then_some(*gives_up)],
+                Cancel::NotWanted | Cancel::Wanted => [None, None],
+            };
+            [branch.client.deadline(), branch.timer_c, cancel[0], cancel[1]]
+        });
+        own.into_iter().chain(branches).flatten().min()
+    }
+
+    /// Every branch that counts has its final answer.
+    pub(crate) fn is_answered_by_all(&self) -> bool {
+        self.branches.iter().all(|branch| branch.finished || branch.abandoned)
+    }
+
+    /// Nothing more can happen.
+    pub(crate) fn is_over(&self) -> bool {
+        self.server.is_terminated() && self.branches.iter().all(|branch| branch.client.is_terminated())
+    }
+}
+
+impl Context {
+    /// A final answer has gone up.
+    pub(crate) fn server_is_done(&self) -> bool {
+        match &self.server {
+            Server::Invite(machine) => !machine.is_pending(),
+            Server::Other(machine) => machine.is_completed() || machine.is_terminated(),
+        }
+    }
+}
+
+impl Server {
+    /// Ends without an answer.
+    pub(crate) fn ended(self) -> Self {
+        match self {
+            Self::Invite(_) => Self::Invite(InviteServer::Terminated),
+            Self::Other(_) => Self::Other(OtherServer::Terminated),
+        }
+    }
+}
+
+impl Client {
+    /// Ends without an answer.
+    pub(crate) fn ended(self) -> Self {
+        match self {
+            Self::Invite(_) => Self::Invite(InviteClient::Terminated),
+            Self::Other(_) => Self::Other(OtherClient::Terminated),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What happened, counted. Each shard writes a block of its own, a reader sums them.
+
+use sip::Fault;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Everything counted besides faults of messages, which are counted by [`Fault::label`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Counter {
+    Requests,
+    Responses,
+    RequestsForwarded,
+    ResponsesForwarded,
+    Retransmissions,
+    RetransmissionsReceived,
+    KeepAlives,
+    /// Responses whose top Via is not ours, forged or of a call that is over.
+    StrayResponses,
+    /// Responses of an earlier epoch or another unit, forwarded by their token.
+    ForwardedByToken,
+    /// Route tokens that did not verify or came without a To tag.
+    ForgedTokens,
+    Loops,
+    HopsExceeded,
+    NoService,
+    NoBackend,
+    Failovers,
+    TimedOut,
+    Unreachable,
+    TransactionLimit,
+    BindingLimit,
+    DialogLimit,
+    /// Error answers not sent because their receiver had enough of them.
+    AnswersWithheld,
+    /// Responses not sent because they would go to a broadcast, multicast or unspecified address.
+    UnsafeDestination,
+    OpenRelayRefused,
+    CallsStarted,
+    CallsEnded,
+    Pings,
+    PingFailures,
+}
+
+impl Counter {
+    /// All counters with their metric names, in display order.
+    pub const ALL: [(Self, &'static str); 27] = [
+        (Self::Requests, "requests"),
+        (Self::Responses, "responses"),
+        (Self::RequestsForwarded, "requests_forwarded"),
+        (Self::ResponsesForwarded, "responses_forwarded"),
+        (Self::Retransmissions, "retransmissions"),
+        (Self::RetransmissionsReceived, "retransmissions_received"),
+        (Self::KeepAlives, "keep_alives"),
+        (Self::StrayResponses, "stray_responses"),
+        (Self::ForwardedByToken, "forwarded_by_token"),
+        (Self::ForgedTokens, "forged_tokens"),
+        (Self::Loops, "loops"),
+        (Self::HopsExceeded, "hops_exceeded"),
+        (Self::NoService, "no_service"),
+        (Self::NoBackend, "no_backend"),
+        (Self::Failovers, "failovers"),
+        (Self::TimedOut, "timed_out"),
+        (Self::Unreachable, "unreachable"),
+        (Self::TransactionLimit, "transaction_limit"),
+        (Self::BindingLimit, "binding_limit"),
+        (Self::DialogLimit, "dialog_limit"),
+        (Self::AnswersWithheld, "answers_withheld"),
+        (Self::UnsafeDestination, "unsafe_destination"),
+        (Self::OpenRelayRefused, "open_relay_refused"),
+        (Self::CallsStarted, "calls_started"),
+        (Self::CallsEnded, "calls_ended"),
+        (Self::Pings, "pings"),
+        (Self::PingFailures, "ping_failures"),
+    ];
+}
+
+/// The block of one shard.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    values: [AtomicU64; Counter::ALL.len()],
+    faults: [AtomicU64; FAULTS],
+}
+
+/// Room for every label of [`Fault`]; `Fault::ordinal` is below it.
+const FAULTS: usize = Fault::LABELS.len();
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { values: std::array::from_fn(|_| AtomicU64::new(0)), faults: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+impl Counters {
+    /// Counts one. The shard's lock makes its holder the only writer, so that no atomic addition is needed.
+    pub(crate) fn add(&self, counter: Counter) {
+        bump(&self.values[counter as usize]);
+    }
+
+    /// Counts a message refused for `fault`.
+    pub(crate) fn add_fault(&self, fault: Fault) {
+        let label = fault.label();
+        if let Some(at) = Fault::LABELS.iter().position(|known| *known == label) {
+            bump(&self.faults[at]);
+        }
+    }
+
+    pub(crate) fn value(&self, counter: Counter) -> u64 {
+        self.values[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// Label and count of every fault that was met.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Fault::LABELS.iter().zip(&self.faults).map(|(label, value)| (*label, value.load(Ordering::Relaxed)))
+    }
+}
+
+fn bump(value: &AtomicU64) {
+    value.store(value.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_each_counter_at_its_own_place() {
+        for (at, (counter, _)) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, at);
+        }
+    }
+
+    #[test]
+    fn counts_are_read_back() {
+        let counters = Counters::default();
+        counters.add(Counter::Loops);
+        counters.add(Counter::Loops);
+        assert_eq!(counters.value(Counter::Loops), 2);
+        assert_eq!(counters.value(Counter::Pings), 0);
+    }
+}

@@ -1,0 +1,220 @@
+//! Requests that carry a token of ours: on to the dialog's other party, or to the phone that a Path leads to.
+
+use super::{Arrival, Decider, Decision, Parties, Plan, Refusal, Routes, Trace};
+use crate::context::{DialogNote, Hop};
+use crate::directory::DialogKey;
+use crate::identity::{tag_key, text_key};
+use crate::io::Flow;
+use crate::token::{Route, RouteKind, tag_bits};
+use sip::{Message, Method};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+impl<T: Trace> Decider<'_, T> {
+    pub(super) fn by_token(
+        &mut self,
+        arrival: &Arrival<'_>,
+        routes: &Routes<'_>,
+        route: &Route,
+    ) -> Result<Decision, Refusal> {
+        let plan = match route.kind {
+            RouteKind::Path => self.by_path(arrival, routes, route)?,
+            RouteKind::Dialog if sender_is_peer(arrival, route) => {
+                self.towards_dialog_backend(arrival, routes, route)?
+            }
+            RouteKind::Dialog => self.towards_dialog_peer(arrival, routes, route)?,
+        };
+        Ok(Decision::Forward(plan))
+    }
+
+    fn towards_dialog_backend(
+        &mut self,
+        arrival: &Arrival<'_>,
+        routes: &Routes<'_>,
+        route: &Route,
+    ) -> Result<Plan, Refusal> {
+        let known = self.running.backend(route.backend).ok_or(Refusal::Status(481))?;
+        let flow = arrival.farm.flow_towards(true, known.address).ok_or(Refusal::Status(500))?;
+        let note = self.note_of(arrival.message, route);
+        self.trace.note(|| format!("from the dialog's peer to its backend {}", known.name));
+        if !T::DRY && arrival.flow != route.peer && !arrival.origin.is_backend() {
+            self.peer_moved(arrival.flow, route, &note);
+        }
+        let hop = Hop::Backend(Arc::clone(&known.state));
+        let peer = arrival.flow;
+        Ok(self.dialog_plan(arrival, routes, route, flow, hop, true, note, peer))
+    }
+
+    fn towards_dialog_peer(
+        &mut self,
+        arrival: &Arrival<'_>,
+        routes: &Routes<'_>,
+        route: &Route,
+    ) -> Result<Plan, Refusal> {
+        let note = self.note_of(arrival.message, route);
+        let flow = self.newest_flow(route, &note);
+        let flow = self.usable(arrival, flow).ok_or(Refusal::Status(480))?;
+        self.trace.note(|| format!("from the dialog's backend to its peer, last heard at {}", flow.remote));
+        // A call passed on from one box to another has a backend on both sides.
+        let box_at = arrival.farm.running.backend_at(arrival.farm.settings, flow.remote);
+        let inside = box_at.is_some();
+        let hop = match box_at {
+            Some(index) => Hop::Backend(Arc::clone(&arrival.farm.running.states[index])),
+            None => Hop::Peer,
+        };
+        Ok(self.dialog_plan(arrival, routes, route, flow, hop, inside, note, flow))
+    }
+
+    /// RFC 3327 §5.3: the Path value of a registration, come back as a Route.
+    fn by_path(&mut self, arrival: &Arrival<'_>, routes: &Routes<'_>, route: &Route) -> Result<Plan, Refusal> {
+        let found = self.shared.directory.binding(self.now, route.binding);
+        let Some(found) = found else {
+            self.trace.note(|| "the binding of this Path is gone".into());
+            return Err(gone(arrival.message));
+        };
+        let flow = self.usable(arrival, found.flow).ok_or(Refusal::Status(480))?;
+        let parties = Parties {
+            backend: arrival.origin.backend_id(arrival.farm),
+            peer: flow,
+            from_peer: false,
+            binding: route.binding,
+        };
+        Ok(Plan {
+            flow,
+            hop: Hop::Peer,
+            to_backend: false,
+            request_uri: None,
+            popped: routes.popped,
+            parties,
+            dialog: self.new_dialog(arrival.message, &parties),
+            placed: None,
+            ticket: None,
+            followed: text_key(&self.shared.secrets, routes.token_text),
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one plan, named at the two callers")]
+    fn dialog_plan(
+        &self,
+        arrival: &Arrival<'_>,
+        routes: &Routes<'_>,
+        route: &Route,
+        flow: Flow,
+        hop: Hop,
+        to_backend: bool,
+        note: DialogNote,
+        peer: Flow,
+    ) -> Plan {
+        Plan {
+            flow,
+            hop,
+            to_backend,
+            request_uri: routes.request_uri.map(SmallVec::from_slice),
+            popped: routes.popped,
+            parties: Parties {
+                backend: route.backend,
+                peer,
+                // As this request sees it: it would be the one that made the dialog.
+                from_peer: sender_is_peer(arrival, route),
+                binding: route.binding,
+            },
+            dialog: Some(note),
+            placed: None,
+            ticket: None,
+            followed: text_key(&self.shared.secrets, routes.token_text),
+        }
+    }
+
+    /// The dialog that an in-dialog request belongs to, as the request that made it saw it.
+    fn note_of(&self, message: &Message<'_>, route: &Route) -> DialogNote {
+        let secrets = &self.shared.secrets;
+        let from = message.from().and_then(|from| from.tag());
+        let to = message.to().and_then(|to| to.tag());
+        let by_creator = tag_bits(from) == route.from_tag;
+        let (creator, other) = if by_creator { (from, to) } else { (to, from) };
+        DialogNote {
+            key: DialogKey {
+                call: text_key(secrets, message.call_id().unwrap_or_default()),
+                backend: route.backend,
+                from_peer: route.from_peer,
+                from_tag: tag_key(secrets, creator),
+            },
+            to_tag: Some(tag_key(secrets, other)),
+            peer: route.peer,
+            binding: route.binding,
+        }
+    }
+
+    /// The dialog that a request without a To tag may make.
+    pub(super) fn new_dialog(&self, message: &Message<'_>, parties: &Parties) -> Option<DialogNote> {
+        if message.method() != Method::Invite {
+            return None;
+        }
+        let secrets = &self.shared.secrets;
+        let tag = message.from().and_then(|from| from.tag());
+        Some(DialogNote {
+            key: DialogKey {
+                call: text_key(secrets, message.call_id().unwrap_or_default()),
+                backend: parties.backend,
+                from_peer: parties.from_peer,
+                from_tag: tag_key(secrets, tag),
+            },
+            to_tag: None,
+            peer: parties.peer,
+            binding: parties.binding,
+        })
+    }
+
+    /// Where the peer was heard last: by its registration, else within this dialog, else when the dialog was made.
+    fn newest_flow(&self, route: &Route, note: &DialogNote) -> Flow {
+        if route.binding != 0
+            && let Some(found) = self.shared.directory.binding(self.now, route.binding)
+        {
+            return found.flow;
+        }
+        self.shared
+            .directory
+            .with_dialogs(note.key.call, |dialogs| {
+                let known = dialogs.find(&note.key, note.to_tag.unwrap_or_default());
+                known.map(|dialog| dialog.peer)
+            })
+            .unwrap_or(route.peer)
+    }
+
+    /// A request that proves itself by its token came from a new address: its NAT moved it there.
+    fn peer_moved(&self, flow: Flow, route: &Route, note: &DialogNote) {
+        let directory = &self.shared.directory;
+        if route.binding != 0 {
+            directory.move_binding(self.now, route.binding, flow);
+        }
+        directory.with_dialogs(note.key.call, |dialogs| {
+            dialogs.move_peer(&note.key, note.to_tag.unwrap_or_default(), flow);
+        });
+    }
+
+    /// The flow, from another listener if its own is gone.
+    pub(super) fn usable(&self, arrival: &Arrival<'_>, flow: Flow) -> Option<Flow> {
+        if self.running.listener(flow.listener).is_some() {
+            return Some(flow);
+        }
+        arrival.farm.flow_towards(false, flow.remote)
+    }
+}
+
+/// Direction by tags, never by address. Sixteen bits of both tags are alike once in 65,536 dialogs: then alone the sender counts.
+fn sender_is_peer(arrival: &Arrival<'_>, route: &Route) -> bool {
+    let from = tag_bits(arrival.message.from().and_then(|from| from.tag()));
+    let to = tag_bits(arrival.message.to().and_then(|to| to.tag()));
+    if from == to {
+        return !arrival.origin.is_backend();
+    }
+    (from == route.from_tag) == route.from_peer
+}
+
+/// What a backend gets when it asks for a phone that is no longer there. A 404 to OPTIONS would count as alive.
+pub(super) fn gone(message: &Message<'_>) -> Refusal {
+    match message.method() {
+        Method::Options => Refusal::Silence,
+        _ => Refusal::Status(480),
+    }
+}

@@ -1,0 +1,324 @@
+//! What the data plane learnt: bindings, dialogs and sticky choices.
+//!
+//! Facts are spread over stripes, each behind a lock of its own that is held for one look-up and never while another is
+//! taken: there is no order of locks to get wrong. Keys are keyed hashes, since strangers choose the names behind them.
+//!
+//! ```text
+//! people     AOR           → bindings (contact, flow, backend), the user's backend
+//! contacts   contact id    → AOR                                   (an index into people)
+//! dialogs    Call-ID       → dialogs (tags, backend, peer, until)
+//! recent     Call-ID, From tag → backend, for 32 s: the answer to a challenge meets its nonce
+//! sticky     source, header … → backend
+//! nonces     nonce → the backend that issued it
+//! ```
+
+mod dialog;
+mod generations;
+mod log;
+mod people;
+
+pub(crate) use dialog::{Dialog, DialogKey, Dialogs};
+pub use log::Loaded;
+pub(crate) use log::WallClock;
+pub(crate) use people::{Binding, People, Person};
+
+use crate::id::BackendId;
+use crate::io::Flow;
+use crate::settings::Limits;
+use generations::Generations;
+use sip::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const STRIPES: usize = 64;
+/// RFC 3261 §17: 64 × T1, the life of a transaction.
+const RECENT: Duration = Duration::from_secs(32);
+/// Longer than the PBXs we know keep a nonce.
+const NONCE_LIFE: Duration = Duration::from_secs(600);
+
+/// Everything learnt by one unit, shared by its shards.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    people: Box<[Mutex<People>]>,
+    contacts: Box<[Mutex<Index>]>,
+    dialogs: Box<[Mutex<Dialogs>]>,
+    recent: Box<[Mutex<Generations<BackendId>>]>,
+    sticky: Box<[Mutex<Generations<BackendId>>]>,
+    nonces: Box<[Mutex<Generations<BackendId>>]>,
+    bindings: AtomicU64,
+    calls: AtomicU64,
+}
+
+type Index = hashbrown::HashMap<u64, u64, foldhash::fast::FixedState>;
+
+/// A table is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Full;
+
+/// What a sweep found to do.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    /// UDP flows whose NAT binding wants a keep-alive.
+    pub(crate) keep_alive: Vec<Flow>,
+    pub(crate) dialogs_ended: u64,
+}
+
+impl Directory {
+    pub(crate) fn new(now: Instant, limits: &Limits, sticky_ttl: Duration) -> Self {
+        let sticky = limits.sticky.div_ceil(STRIPES).max(2);
+        Self {
+            people: striped(People::default),
+            contacts: striped(Index::default),
+            dialogs: striped(Dialogs::default),
+            recent: striped(|| Generations::new(now, RECENT, sticky)),
+            sticky: striped(|| Generations::new(now, sticky_ttl, sticky)),
+            nonces: striped(|| Generations::new(now, NONCE_LIFE, sticky)),
+            bindings: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn bindings(&self) -> u64 {
+        self.bindings.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dialogs(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Adds or renews a binding of `aor`, whose readable name is `name`.
+    pub(crate) fn bind(&self, aor: u64, name: &[u8], binding: Binding, limit: usize) -> Result<(), Full> {
+        let id = binding.id;
+        let full = self.bindings() >= limit as u64;
+        let added = locked(&self.people, aor).bind(aor, name, binding, full)?;
+        if added {
+            self.bindings.fetch_add(1, Ordering::Relaxed);
+            locked(&self.contacts, id).insert(id, aor);
+        }
+        Ok(())
+    }
+
+    /// Removes one binding.
+    pub(crate) fn unbind(&self, now: Instant, aor: u64, id: u64) {
+        let removed = locked(&self.people, aor).unbind(now, aor, id);
+        if removed {
+            self.forget_contact(id);
+        }
+    }
+
+    /// Removes every binding of `aor` (RFC 3261 §10.2.2, `Contact: *`).
+    pub(crate) fn unbind_all(&self, now: Instant, aor: u64) {
+        let removed = locked(&self.people, aor).unbind_all(now, aor);
+        for id in removed {
+            self.forget_contact(id);
+        }
+    }
+
+    /// The live binding with this contact id.
+    pub(crate) fn binding(&self, now: Instant, id: u64) -> Option<Binding> {
+        let aor = *locked(&self.contacts, id).get(&id)?;
+        locked(&self.people, aor).person(aor)?.live(now, id).cloned()
+    }
+
+    /// Looks at a user. The lock is held meanwhile.
+    pub(crate) fn with_person<T>(&self, aor: u64, look: impl FnOnce(&Person) -> T) -> Option<T> {
+        locked(&self.people, aor).person(aor).map(look)
+    }
+
+    /// The backend a registered user sticks to.
+    pub(crate) fn user_backend(&self, now: Instant, aor: u64) -> Option<BackendId> {
+        locked(&self.people, aor).person(aor)?.backend(now)
+    }
+
+    /// Makes a registered user stick to `backend` until `until`.
+    pub(crate) fn stick_user(&self, aor: u64, backend: BackendId, until: Instant) {
+        locked(&self.people, aor).stick(aor, backend, until);
+    }
+
+    /// The phone of this binding was heard at a new address.
+    pub(crate) fn move_binding(&self, now: Instant, id: u64, flow: Flow) {
+        let Some(aor) = locked(&self.contacts, id).get(&id).copied() else {
+            return;
+        };
+        locked(&self.people, aor).move_binding(now, aor, id, flow);
+    }
+
+    /// Remembers a dialog, or replaces what was known of it.
+    pub(crate) fn begin_dialog(&self, dialog: Dialog, limit: usize) -> Result<(), Full> {
+        let full = self.dialogs() >= limit as u64;
+        let call = dialog.key.call;
+        let added = locked(&self.dialogs, call).begin(dialog, full)?;
+        if added {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Forgets a dialog; `true` if it was known.
+    pub(crate) fn end_dialog(&self, key: &DialogKey, to_tag: u64) -> bool {
+        let ended = locked(&self.dialogs, key.call).end(key, to_tag);
+        if ended {
+            self.calls.fetch_sub(1, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    /// Looks at, and may change, the dialogs of a Call-ID. The lock is held meanwhile.
+    pub(crate) fn with_dialogs<T>(&self, call: u64, look: impl FnOnce(&mut Dialogs) -> T) -> T {
+        look(&mut locked(&self.dialogs, call))
+    }
+
+    pub(crate) fn recent(&self, now: Instant, key: u64) -> Option<BackendId> {
+        locked(&self.recent, key).find(now, key)
+    }
+
+    pub(crate) fn peek_recent(&self, now: Instant, key: u64) -> Option<BackendId> {
+        locked(&self.recent, key).peek(now, key)
+    }
+
+    pub(crate) fn remember_recent(&self, now: Instant, key: u64, backend: BackendId) {
+        locked(&self.recent, key).insert(now, key, backend);
+    }
+
+    pub(crate) fn sticky(&self, now: Instant, key: u64) -> Option<BackendId> {
+        locked(&self.sticky, key).find(now, key)
+    }
+
+    pub(crate) fn peek_sticky(&self, now: Instant, key: u64) -> Option<BackendId> {
+        locked(&self.sticky, key).peek(now, key)
+    }
+
+    pub(crate) fn stick(&self, now: Instant, key: u64, backend: BackendId) {
+        locked(&self.sticky, key).insert(now, key, backend);
+    }
+
+    /// A challenge of `backend` passed.
+    pub(crate) fn remember_nonce(&self, now: Instant, nonce: u64, backend: BackendId) {
+        locked(&self.nonces, nonce).insert(now, nonce, backend);
+    }
+
+    /// Who issued this nonce.
+    pub(crate) fn nonce_backend(&self, now: Instant, nonce: u64) -> Option<BackendId> {
+        locked(&self.nonces, nonce).peek(now, nonce)
+    }
+
+    /// Forgets every choice of `backend` (it was cut).
+    pub(crate) fn unstick_backend(&self, backend: BackendId) {
+        for table in self.sticky.iter().chain(&self.recent) {
+            lock(table).retain(|stuck| *stuck != backend);
+        }
+        for people in &self.people {
+            lock(people).unstick_backend(backend);
+        }
+    }
+
+    /// Ends what has expired in every stripe whose number leaves `part` when divided by `parts`.
+    pub(crate) fn sweep(&self, now: Instant, part: usize, parts: usize, keepalive: Option<Duration>) -> Sweep {
+        let mut sweep = Sweep::default();
+        for stripe in (part..STRIPES).step_by(parts.max(1)) {
+            let expired = lock(&self.people[stripe]).sweep(now, keepalive, &mut sweep.keep_alive);
+            for id in expired {
+                self.forget_contact(id);
+            }
+            let ended = lock(&self.dialogs[stripe]).sweep(now);
+            self.calls.fetch_sub(ended, Ordering::Relaxed);
+            sweep.dialogs_ended += ended;
+        }
+        sweep
+    }
+
+    fn forget_contact(&self, id: u64) {
+        locked(&self.contacts, id).remove(&id);
+        self.bindings.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn striped<T>(make: impl Fn() -> T) -> Box<[Mutex<T>]> {
+    (0..STRIPES).map(|_| Mutex::new(make())).collect()
+}
+
+/// The stripe of a key. The keys are hashes; their top bits are not used by the tables within.
+fn locked<T>(stripes: &[Mutex<T>], key: u64) -> MutexGuard<'_, T> {
+    lock(&stripes[(key >> 58) as usize % stripes.len()])
+}
+
+/// A panic elsewhere while a stripe was locked leaves at worst one entry half written; the calls of everybody else go on.
+fn lock<T>(stripe: &Mutex<T>) -> MutexGuard<'_, T> {
+    stripe.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ListenerId;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    pub(crate) fn at(seconds: u64) -> Instant {
+        Instant::from_micros(seconds * 1_000_000)
+    }
+
+    pub(crate) fn flow(port: u16) -> Flow {
+        Flow {
+            listener: ListenerId(1),
+            local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            remote: SocketAddr::from(([192, 0, 2, 1], port)),
+        }
+    }
+
+    pub(crate) fn binding(id: u64, until: u64) -> Binding {
+        Binding {
+            id,
+            contact: Box::from(&b"sip:bonnie@192.0.2.1:5060"[..]),
+            flow: flow(5060),
+            backend: BackendId(3),
+            expires: at(until),
+            behind_nat: true,
+            kept_alive: at(0),
+            held: None,
+        }
+    }
+
+    fn directory() -> Directory {
+        Directory::new(at(0), &Limits::default(), Duration::from_secs(3600))
+    }
+
+    #[test]
+    fn a_binding_is_found_by_its_id_until_it_expires() {
+        let directory = directory();
+        directory.bind(10, b"bonnie@example.com", binding(77, 60), 10).expect("room");
+        let found = directory.binding(at(59), 77).expect("bound");
+        assert_eq!(found.contact.as_ref(), &b"sip:bonnie@192.0.2.1:5060"[..]);
+        assert!(directory.binding(at(60), 77).is_none());
+        let mut sweep = Sweep::default();
+        for part in 0..4 {
+            sweep = directory.sweep(at(61), part, 4, None);
+        }
+        assert_eq!((directory.bindings(), sweep.dialogs_ended), (0, 0));
+    }
+
+    #[test]
+    fn the_limit_of_bindings_holds_to_the_unit() {
+        let directory = directory();
+        for id in 1..=3 {
+            assert_eq!(directory.bind(id, b"x", binding(id, 60), 3), Ok(()));
+        }
+        assert_eq!(directory.bind(4, b"x", binding(4, 60), 3), Err(Full));
+        // Renewing what is there needs no room.
+        assert_eq!(directory.bind(3, b"x", binding(3, 90), 3), Ok(()));
+        directory.unbind(at(1), 1, 1);
+        assert_eq!(directory.bind(4, b"x", binding(4, 60), 3), Ok(()));
+        assert_eq!(directory.bindings(), 3);
+    }
+
+    #[test]
+    fn keep_alives_are_due_once_an_interval() {
+        let directory = directory();
+        directory.bind(1, b"x", binding(5, 600), 9).expect("room");
+        let every = Some(Duration::from_secs(25));
+        assert!(directory.sweep(at(24), 0, 1, every).keep_alive.is_empty());
+        assert_eq!(directory.sweep(at(25), 0, 1, every).keep_alive, [flow(5060)]);
+        assert!(directory.sweep(at(26), 0, 1, every).keep_alive.is_empty());
+        assert_eq!(directory.sweep(at(50), 0, 1, every).keep_alive.len(), 1);
+    }
+}

@@ -1,0 +1,208 @@
+//! Users and their bindings (RFC 3261 §10).
+
+use super::{Full, log};
+use crate::id::BackendId;
+use crate::io::Flow;
+use crate::pool::RegistrationTicket;
+use hashbrown::HashMap;
+use sip::Instant;
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A contact that a REGISTER bound to its AOR, as the phone gave it.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    /// The id that backends know the contact by.
+    pub(crate) id: u64,
+    /// The contact's URI, octet for octet.
+    pub(crate) contact: Box<[u8]>,
+    /// Where the phone was last heard.
+    pub(crate) flow: Flow,
+    /// The backend that granted the binding.
+    pub(crate) backend: BackendId,
+    pub(crate) expires: Instant,
+    /// The phone's NAT binding must be kept open by us.
+    pub(crate) behind_nat: bool,
+    pub(crate) kept_alive: Instant,
+    /// Counts the registration at its backend, for as long as any copy of the binding lives.
+    pub(crate) held: Option<Arc<RegistrationTicket>>,
+}
+
+/// One AOR.
+#[derive(Debug, Default)]
+pub(crate) struct Person {
+    /// `user@domain`, for people to read.
+    pub(crate) name: Box<[u8]>,
+    /// Newest first.
+    pub(crate) bindings: SmallVec<[Binding; 1]>,
+    /// The backend the user sticks to, and until when.
+    backend: Option<(BackendId, Instant)>,
+}
+
+impl Person {
+    /// The live binding with this id.
+    pub(crate) fn live(&self, now: Instant, id: u64) -> Option<&Binding> {
+        self.bindings.iter().find(|binding| binding.id == id && binding.expires > now)
+    }
+
+    /// All live bindings, newest first.
+    pub(crate) fn all_live(&self, now: Instant) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter().filter(move |binding| binding.expires > now)
+    }
+
+    pub(crate) fn backend(&self, now: Instant) -> Option<BackendId> {
+        self.backend.filter(|(_, until)| *until > now).map(|(backend, _)| backend)
+    }
+}
+
+/// The users of one stripe.
+#[derive(Debug, Default)]
+pub(crate) struct People {
+    table: HashMap<u64, Person, foldhash::fast::FixedState>,
+    changed: Vec<log::Change>,
+}
+
+impl People {
+    pub(crate) fn person(&self, aor: u64) -> Option<&Person> {
+        self.table.get(&aor)
+    }
+
+    /// Adds or renews; `Ok(true)` if the binding is new.
+    pub(super) fn bind(&mut self, aor: u64, name: &[u8], mut binding: Binding, full: bool) -> Result<bool, Full> {
+        let id = binding.id;
+        let known = self.table.get(&aor).and_then(|person| person.bindings.iter().position(|old| old.id == id));
+        if known.is_none() && full {
+            return Err(Full);
+        }
+        let person = self.table.entry(aor).or_insert_with(|| Person { name: Box::from(name), ..Person::default() });
+        if let Some(at) = known {
+            let old = person.bindings.remove(at);
+            if old.flow == binding.flow {
+                binding.kept_alive = old.kept_alive;
+            }
+            if old.backend == binding.backend && old.held.is_some() {
+                binding.held = old.held;
+            }
+        }
+        person.bindings.insert(0, binding);
+        self.changed.push(log::Change::Bound { aor, id });
+        Ok(known.is_none())
+    }
+
+    pub(super) fn unbind(&mut self, now: Instant, aor: u64, id: u64) -> bool {
+        let Some(person) = self.table.get_mut(&aor) else {
+            return false;
+        };
+        let before = person.bindings.len();
+        person.bindings.retain(|binding| binding.id != id);
+        let removed = person.bindings.len() < before;
+        if removed {
+            self.changed.push(log::Change::Unbound { aor, id });
+        }
+        self.forget_idle(now, aor);
+        removed
+    }
+
+    pub(super) fn unbind_all(&mut self, now: Instant, aor: u64) -> Vec<u64> {
+        let Some(person) = self.table.get_mut(&aor) else {
+            return Vec::new();
+        };
+        let removed: Vec<u64> = person.bindings.drain(..).map(|old| old.id).collect();
+        for &id in &removed {
+            self.changed.push(log::Change::Unbound { aor, id });
+        }
+        self.forget_idle(now, aor);
+        removed
+    }
+
+    pub(super) fn stick(&mut self, aor: u64, backend: BackendId, until: Instant) {
+        if let Some(person) = self.table.get_mut(&aor) {
+            person.backend = Some((backend, until));
+        }
+    }
+
+    pub(super) fn unstick_backend(&mut self, backend: BackendId) {
+        for person in self.table.values_mut() {
+            if person.backend.is_some_and(|(stuck, _)| stuck == backend) {
+                person.backend = None;
+            }
+        }
+    }
+
+    pub(super) fn move_binding(&mut self, now: Instant, aor: u64, id: u64, flow: Flow) {
+        let Some(person) = self.table.get_mut(&aor) else {
+            return;
+        };
+        for binding in &mut person.bindings {
+            if binding.id == id && binding.flow != flow {
+                binding.flow = flow;
+                binding.kept_alive = now;
+                self.changed.push(log::Change::Bound { aor, id });
+            }
+        }
+    }
+
+    /// Removes what has expired and collects the flows that want a keep-alive; gives the ids removed.
+    pub(super) fn sweep(&mut self, now: Instant, keepalive: Option<Duration>, due: &mut Vec<Flow>) -> Vec<u64> {
+        let mut expired = Vec::new();
+        self.table.retain(|_, person| {
+            person.bindings.retain(|binding| {
+                let live = binding.expires > now;
+                if !live {
+                    expired.push(binding.id);
+                } else if let Some(every) = keepalive
+                    && binding.behind_nat
+                    && now.saturating_since(binding.kept_alive) >= every
+                {
+                    binding.kept_alive = now;
+                    due.push(binding.flow);
+                }
+                live
+            });
+            !person.bindings.is_empty() || person.backend(now).is_some()
+        });
+        expired
+    }
+
+    /// Writes what changed since the last time.
+    pub(super) fn write_changes(&mut self, clock: &log::WallClock, out: &mut Vec<u8>) {
+        for change in std::mem::take(&mut self.changed) {
+            match change {
+                log::Change::Bound { aor, id } => {
+                    if let Some(person) = self.table.get(&aor)
+                        && let Some(binding) = person.bindings.iter().find(|known| known.id == id)
+                    {
+                        log::write_binding(clock, aor, person, binding, out);
+                    }
+                }
+                log::Change::Unbound { aor, id } => log::write_unbinding(aor, id, out),
+            }
+        }
+    }
+
+    /// Writes every live binding.
+    pub(super) fn write_all(&self, clock: &log::WallClock, now: Instant, out: &mut Vec<u8>) {
+        for (aor, person) in &self.table {
+            // Oldest first, so that reading the log restores the order.
+            for binding in person.bindings.iter().rev() {
+                if binding.expires > now {
+                    log::write_binding(clock, *aor, person, binding, out);
+                }
+            }
+        }
+    }
+
+    /// What the log must not repeat: facts that came from it.
+    pub(super) fn discard_changes(&mut self) {
+        self.changed.clear();
+    }
+
+    fn forget_idle(&mut self, now: Instant, aor: u64) {
+        let idle =
+            self.table.get(&aor).is_some_and(|person| person.bindings.is_empty() && person.backend(now).is_none());
+        if idle {
+            self.table.remove(&aor);
+        }
+    }
+}

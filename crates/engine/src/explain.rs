@@ -1,0 +1,78 @@
+//! What would become of a message, and why: the data plane's own decision, listened to and without effect.
+
+use crate::decide::{Arrival, Decider, Decision, Trace};
+use crate::io::Flow;
+use crate::origin::Origin;
+use crate::shared::Shared;
+use sip::{Instant, Limits};
+
+/// The way of one message through the engine, in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explanation {
+    pub steps: Vec<String>,
+    pub verdict: String,
+}
+
+/// Explains what the unit would do with `bytes` arriving by `flow`. Nothing is sent, counted, placed or remembered.
+pub fn explain(shared: &Shared, now: Instant, flow: Flow, bytes: &[u8]) -> Explanation {
+    let mut steps = Vec::new();
+    let verdict = explain_into(shared, now, flow, bytes, &mut steps);
+    Explanation { steps, verdict }
+}
+
+/// Keeps what the decision says.
+struct Listening<'a>(&'a mut Vec<String>);
+
+impl Trace for Listening<'_> {
+    const DRY: bool = true;
+
+    fn note(&mut self, step: impl FnOnce() -> String) {
+        self.0.push(step());
+    }
+}
+
+fn explain_into(shared: &Shared, now: Instant, flow: Flow, bytes: &[u8], steps: &mut Vec<String>) -> String {
+    let running = shared.running();
+    let limits =
+        Limits { message_bytes: running.settings.limits.message_bytes, headers: running.settings.limits.headers };
+    let message = match sip::parse(bytes, &limits) {
+        Ok(message) => message,
+        Err(fault) => return format!("dropped: {fault}"),
+    };
+    if let Err(fault) = sip::check(&message, &limits) {
+        return match fault.status() {
+            Some(code) if message.is_request() => format!("answered {code}: {fault}"),
+            _ => format!("dropped: {fault}"),
+        };
+    }
+    let Some(line) = message.request_line() else {
+        return "a response: it goes where the token in its topmost Via says".into();
+    };
+    steps.push(format!(
+        "{} {} from {}",
+        String::from_utf8_lossy(line.method.as_bytes()),
+        String::from_utf8_lossy(line.uri),
+        flow.remote
+    ));
+    let Some((farm, listener)) = running.listener(flow.listener) else {
+        return "dropped: no farm listens there".into();
+    };
+    let Ok(uri) = sip::uri::parse(line.uri) else {
+        return "answered 400: the request-uri cannot be read".into();
+    };
+    let origin = Origin::of(farm, listener, &flow);
+    let mut told = Vec::new();
+    origin.write(farm, &mut told);
+    steps.push(format!("farm {}, sender: {}", farm.settings.name, String::from_utf8_lossy(&told)));
+    let arrival = Arrival { message: &message, flow, farm, listener, origin, uri };
+    let mut decider = Decider { shared, running: &running, now, random: 0, trace: Listening(steps) };
+    match decider.decide(&arrival) {
+        Decision::Alive => "answered 200: a backend is up".into(),
+        Decision::Refuse(refusal) => format!("refused: {refusal:?}"),
+        Decision::Forward(plan) => {
+            let whom =
+                plan.placed.as_ref().map_or("peer", |placed| farm.settings.backends[placed.backend].name.as_str());
+            format!("forwarded to {whom} at {}", plan.flow.remote)
+        }
+    }
+}

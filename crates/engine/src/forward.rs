@@ -1,0 +1,323 @@
+//! RFC 3261 §16.6: the request as it leaves. One list of edits over the octets received; what is not named here leaves as it came.
+
+use crate::context::Hop;
+use crate::decide::{Arrival, Parties, Plan};
+use crate::io::Flow;
+use crate::origin::Origin;
+use crate::register::{Registration, Writing};
+use crate::running::{FarmView, Running, WrittenAddress};
+use crate::settings::{Registrations, Symmetric};
+use crate::token::{Route, RouteKind, Secrets, TokenText, tag_bits};
+use sip::{Edits, Host, Message, Method, Name, Value, Via};
+use smallvec::SmallVec;
+use std::io::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// RFC 3261 §16.6 step 3.
+const MAX_FORWARDS: u8 = 70;
+/// RFC 5393 §5.3.3.
+const MAX_BREADTH: u32 = 60;
+
+/// What forwarding needs besides the message and the plan.
+pub(crate) struct Forwarding<'a> {
+    pub(crate) secrets: &'a Secrets,
+    pub(crate) running: &'a Running,
+    /// The branch parameter of our Via.
+    pub(crate) branch: &'a TokenText,
+}
+
+impl Forwarding<'_> {
+    /// Steps 1 to 9 of §16.6, written into `out`. Gives what must be remembered of a REGISTER.
+    pub(crate) fn write(
+        &self,
+        arrival: &Arrival<'_>,
+        plan: &Plan,
+        edits: &mut Edits,
+        out: &mut Vec<u8>,
+    ) -> Option<Registration> {
+        let message = arrival.message;
+        edits.clear();
+        let ours = self.addresses(arrival, plan);
+        let moved = request_uri(message, plan, edits);
+        let new_lines = NewLines {
+            max_forwards: !max_forwards(message, edits),
+            max_breadth: message.first(Name::MaxBreadth).is_none(),
+        };
+        drop_routes(message, plan, moved, edits);
+        received(arrival, edits);
+        drop_private_headers(arrival, edits);
+        let writing = Writing {
+            secrets: self.secrets,
+            backend: plan.parties.backend,
+            state: match &plan.hop {
+                Hop::Backend(state) => Some(Arc::clone(state)),
+                Hop::Peer => None,
+            },
+            inside: &ours.leaving,
+            sticky_ttl: sticky_ttl(arrival, plan),
+        };
+        let registration = if plan.to_backend { Registration::write(arrival, &writing, edits) } else { None };
+        let top = message.first(Name::Via).map_or_else(|| message.headers_end(), |via| via.line.start);
+        edits.insert_with(top, |text| {
+            self.top_lines(arrival, plan, &ours, &new_lines, text);
+            let path = arrival.farm.settings.registrations == Registrations::Path;
+            if let Some(registration) = registration.as_ref().filter(|_| path) {
+                registration.write_path(message, &writing, text);
+            }
+        });
+        out.clear();
+        edits.apply(message.bytes(), out);
+        registration
+    }
+
+    /// Our addresses on both sides.
+    fn addresses(&self, arrival: &Arrival<'_>, plan: &Plan) -> Addresses {
+        let arriving = arrival.farm.written(arrival.listener, arrival.flow.local, arrival.origin.is_backend());
+        // A wildcard listener towards a next hop has no address of its own yet: the one that the request came to is ours.
+        let leaving_at = if plan.flow.local.is_unspecified() { arrival.flow.local } else { plan.flow.local };
+        let leaving = match self.running.listener(plan.flow.listener) {
+            Some((farm, listener)) => farm.written(listener, leaving_at, plan.to_backend),
+            None => arriving.clone(),
+        };
+        Addresses { arriving, leaving }
+    }
+
+    /// Steps 3, 4 and 8: everything that goes on top.
+    fn top_lines(
+        &self,
+        arrival: &Arrival<'_>,
+        plan: &Plan,
+        ours: &Addresses,
+        new_lines: &NewLines,
+        text: &mut Vec<u8>,
+    ) {
+        text.extend_from_slice(b"Via: SIP/2.0/UDP ");
+        text.extend_from_slice(&ours.leaving);
+        text.extend_from_slice(b";branch=");
+        text.extend_from_slice(self.branch);
+        text.extend_from_slice(b"\r\n");
+        if makes_dialog(arrival.message.method()) {
+            self.record_route(arrival, &plan.parties, ours, text);
+        }
+        // Writing into memory cannot fail.
+        if new_lines.max_forwards {
+            let _ = write!(text, "Max-Forwards: {MAX_FORWARDS}\r\n");
+        }
+        if new_lines.max_breadth {
+            let _ = write!(text, "Max-Breadth: {MAX_BREADTH}\r\n");
+        }
+        if plan.to_backend {
+            let farm = arrival.farm.settings;
+            if let Some(name) = &farm.origin_header {
+                let _ = write!(text, "{name}: ");
+                arrival.origin.write(arrival.farm, text);
+                text.extend_from_slice(b"\r\n");
+            }
+            if let Some(name) = &farm.source_header {
+                let _ = write!(text, "{name}: {}\r\n", arrival.flow.remote.ip());
+            }
+        }
+    }
+
+    /// Step 4. Two values where the sides of the farm have different addresses (RFC 5658), so that each party sends to the one
+    /// that it can reach.
+    fn record_route(&self, arrival: &Arrival<'_>, parties: &Parties, ours: &Addresses, text: &mut Vec<u8>) {
+        let message = arrival.message;
+        let paired = ours.arriving != ours.leaving;
+        let route = Route {
+            kind: RouteKind::Dialog,
+            paired,
+            from_peer: parties.from_peer,
+            backend: parties.backend,
+            peer: parties.peer,
+            binding: parties.binding,
+            from_tag: tag_bits(message.from().and_then(|from| from.tag())),
+            epoch: self.secrets.epoch,
+        };
+        let token = self.secrets.seal_route(&route, message.call_id().unwrap_or_default());
+        write_route(&token, &ours.leaving, text);
+        if paired {
+            write_route(&token, &ours.arriving, text);
+        }
+    }
+}
+
+struct Addresses {
+    arriving: WrittenAddress,
+    leaving: WrittenAddress,
+}
+
+/// Headers that the message lacks.
+struct NewLines {
+    max_forwards: bool,
+    max_breadth: bool,
+}
+
+/// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581 §4), as far as the farm trusts what the Via says. `maddr` is not
+/// followed: it would let anybody aim our answers at a third party.
+pub(crate) fn upstream(farm: FarmView<'_>, flow: Flow, via: &Via<'_>) -> Flow {
+    let asked = via.rport().is_some();
+    let port = match farm.settings.symmetric {
+        Symmetric::Always => flow.remote.port(),
+        Symmetric::Never if asked => flow.remote.port(),
+        Symmetric::Never => via.port.unwrap_or(5060),
+        Symmetric::Auto if asked || hidden_by_nat(via, flow.remote.ip()) => flow.remote.port(),
+        Symmetric::Auto => via.port.unwrap_or(5060),
+    };
+    let mut upstream = flow;
+    upstream.remote.set_port(port);
+    upstream
+}
+
+/// The sender thinks that it has a private address, and it came from another one.
+fn hidden_by_nat(via: &Via<'_>, source: IpAddr) -> bool {
+    match via.host {
+        Host::Ip(IpAddr::V4(address)) => {
+            let shared = address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64;
+            (address.is_private() || address.is_link_local() || shared) && IpAddr::V4(address) != source
+        }
+        Host::Ip(IpAddr::V6(address)) => {
+            let local = address.is_unique_local() || address.is_unicast_link_local();
+            local && IpAddr::V6(address) != source
+        }
+        Host::Name(_) => false,
+    }
+}
+
+/// RFC 3261 §16.6 step 4: requests that make a dialog, and those that refresh its target. NOTIFY makes one when it overtakes the
+/// answer to its SUBSCRIBE (RFC 6665 §4.4.1).
+pub(crate) fn makes_dialog(method: Method<'_>) -> bool {
+    matches!(method, Method::Invite | Method::Subscribe | Method::Refer | Method::Notify)
+}
+
+/// Steps 2 and 6: a new Request-URI where the plan has one; the strict router's turn where the next Route lacks `lr`. Gives the place
+/// of the Route value that became the Request-URI.
+fn request_uri(message: &Message<'_>, plan: &Plan, edits: &mut Edits) -> Option<usize> {
+    let line = message.request_line()?;
+    let at = message.span_of(line.uri);
+    let uri = plan.request_uri.as_deref().unwrap_or(line.uri);
+    let left = message.routes().count() - usize::from(plan.popped.last);
+    let next = message.routes().take(left).nth(plan.popped.first);
+    let strict = next.filter(|route| {
+        // Within a dialog the next Route is that of the party it goes to; else a foreign Route towards a backend is carried unread.
+        plan.placed.is_none() && route.uri().is_some_and(|uri| uri.param(b"lr").is_none())
+    });
+    let Some(route) = strict else {
+        if plan.request_uri.is_some() {
+            edits.replace(at, uri);
+        }
+        return None;
+    };
+    edits.replace(at, route.uri_bytes);
+    let last = message.all(Name::Route).last();
+    let end = last.map_or_else(|| message.headers_end(), |header| header.line.end);
+    edits.insert_with(end, |text| {
+        text.extend_from_slice(b"Route: <");
+        text.extend_from_slice(uri);
+        text.extend_from_slice(b">\r\n");
+    });
+    Some(plan.popped.first)
+}
+
+/// Step 3; `false` if there is none to count down.
+fn max_forwards(message: &Message<'_>, edits: &mut Edits) -> bool {
+    let (Some(header), Some(hops)) = (message.first(Name::MaxForwards), message.max_forwards()) else {
+        return false;
+    };
+    let hops = hops.saturating_sub(1);
+    edits.replace_with(message.span_of(header.value), |text| {
+        // Writing into memory cannot fail.
+        let _ = write!(text, "{hops}");
+    });
+    true
+}
+
+/// RFC 3261 §16.4: our own Route values go, and the one that became the Request-URI.
+fn drop_routes(message: &Message<'_>, plan: &Plan, moved: Option<usize>, edits: &mut Edits) {
+    if plan.popped.first == 0 && !plan.popped.last && moved.is_none() {
+        return;
+    }
+    let values: SmallVec<[Value<'_>; 8]> = message.values(Name::Route).collect();
+    let count = values.len();
+    let gone = |at: usize| at < plan.popped.first || (plan.popped.last && at + 1 == count) || Some(at) == moved;
+    let removed: SmallVec<[Value<'_>; 8]> =
+        values.iter().enumerate().filter(|(at, _)| gone(*at)).map(|(_, value)| *value).collect();
+    edits.remove_each(message, &removed);
+}
+
+/// RFC 3261 §18.2.1 and RFC 3581 §4: what the previous hop's Via gets.
+pub(crate) fn received(arrival: &Arrival<'_>, edits: &mut Edits) {
+    if let Some(via) = arrival.message.top_via() {
+        mark_received(arrival.message, &via, arrival.flow, edits);
+    }
+}
+
+pub(crate) fn mark_received(message: &Message<'_>, via: &Via<'_>, flow: Flow, edits: &mut Edits) {
+    let source = flow.remote.ip();
+    let asked = via.rport().is_some();
+    let same = via.host == Host::Ip(source);
+    let known = via.param(b"received").is_some();
+    if !asked && same && !known {
+        return;
+    }
+    let at = message.span_of(via.raw);
+    edits.replace_with(at, |text| {
+        let head = via.raw.len() - via.params.len();
+        let head = via.raw.get(..head).unwrap_or(via.raw);
+        text.extend_from_slice(head.trim_ascii_end().strip_suffix(b";").unwrap_or(head));
+        for (name, value) in sip::value::params(via.params) {
+            if name.eq_ignore_ascii_case(b"received") || name.eq_ignore_ascii_case(b"rport") {
+                continue;
+            }
+            text.push(b';');
+            text.extend_from_slice(name);
+            if let Some(value) = value {
+                text.push(b'=');
+                text.extend_from_slice(value);
+            }
+        }
+        // Without brackets, as RFC 5118 §4.5 asks; writing into memory cannot fail.
+        let _ = write!(text, ";received={source}");
+        if asked {
+            let _ = write!(text, ";rport={}", flow.remote.port());
+        }
+    });
+}
+
+/// Headers in which a backend trusts us, or the network trusts its members, are not believed from outside.
+fn drop_private_headers(arrival: &Arrival<'_>, edits: &mut Edits) {
+    let farm = arrival.farm.settings;
+    let message = arrival.message;
+    let ours = [&farm.origin_header, &farm.source_header];
+    for name in ours.into_iter().flatten() {
+        for header in message.named(name.as_bytes()) {
+            edits.remove_header(&header);
+        }
+    }
+    let trusted = match arrival.origin {
+        Origin::Backend(_) => true,
+        Origin::Trunk(index) => farm.trunks[index].trusted,
+        Origin::Client => false,
+    };
+    if !trusted {
+        // RFC 3325 §5.
+        for header in message.named(b"P-Asserted-Identity") {
+            edits.remove_header(&header);
+        }
+    }
+}
+
+fn sticky_ttl(arrival: &Arrival<'_>, plan: &Plan) -> std::time::Duration {
+    plan.placed
+        .as_ref()
+        .map_or(std::time::Duration::ZERO, |placed| arrival.farm.settings.services[placed.service].persistence_ttl)
+}
+
+fn write_route(token: &TokenText, address: &WrittenAddress, text: &mut Vec<u8>) {
+    text.extend_from_slice(b"Record-Route: <sip:");
+    text.extend_from_slice(token);
+    text.push(b'@');
+    text.extend_from_slice(address);
+    text.extend_from_slice(b";lr>\r\n");
+}

@@ -1,0 +1,128 @@
+//! Users, calls and dialogs as keyed hashes: the keys of the directory.
+
+use crate::id::FarmId;
+use crate::running::FarmView;
+use crate::token::Secrets;
+use sip::{Host, Message, Uri};
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+/// An address-of-record: one user of one domain of one farm.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aor<'a> {
+    pub(crate) user: &'a [u8],
+    pub(crate) host: Host<'a>,
+    /// The host is one of ours: all our names and addresses are one domain.
+    pub(crate) own: bool,
+}
+
+impl<'a> Aor<'a> {
+    /// `None` for a URI without a user.
+    pub(crate) fn of(uri: &Uri<'a>, farm: FarmView<'_>, arrived_at: IpAddr) -> Option<Self> {
+        Some(Self {
+            user: uri.user.filter(|user| !user.is_empty())?,
+            host: uri.host,
+            own: farm.is_own_host(uri.host, arrived_at),
+        })
+    }
+
+    pub(crate) fn key(&self, secrets: &Secrets, farm: FarmId) -> u64 {
+        let mut hasher = secrets.table_hasher();
+        hasher.write_u32(farm.0);
+        write_unescaped(self.user, &mut hasher);
+        hasher.write_u8(b'@');
+        match self.host {
+            _ if self.own => {}
+            Host::Ip(address) => hasher.write(address.to_string().as_bytes()),
+            Host::Name(name) => {
+                let name = name.strip_suffix(b".").unwrap_or(name);
+                for octet in name {
+                    hasher.write_u8(octet.to_ascii_lowercase());
+                }
+            }
+        }
+        hasher.finish()
+    }
+
+    /// `user@host`, for people to read.
+    pub(crate) fn name(&self) -> Vec<u8> {
+        let mut name = self.user.to_vec();
+        name.push(b'@');
+        match self.host {
+            Host::Ip(address) => name.extend_from_slice(address.to_string().as_bytes()),
+            Host::Name(host) => name.extend_from_slice(host),
+        }
+        name
+    }
+
+    /// RFC 3323 §4.1.1.3: nobody in particular.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.user.eq_ignore_ascii_case(b"anonymous")
+            || matches!(self.host, Host::Name(name) if name.eq_ignore_ascii_case(b"anonymous.invalid"))
+    }
+}
+
+/// Keyed hash of a Call-ID, a tag or a header's value.
+pub(crate) fn text_key(secrets: &Secrets, text: &[u8]) -> u64 {
+    let mut hasher = secrets.table_hasher();
+    hasher.write(text);
+    hasher.finish()
+}
+
+/// Keyed hash of an absent or present tag.
+pub(crate) fn tag_key(secrets: &Secrets, tag: Option<&[u8]>) -> u64 {
+    tag.map_or(0, |tag| text_key(secrets, tag))
+}
+
+/// What stays the same between a request and its repetition with credentials: Call-ID and From tag.
+pub(crate) fn attempt_key(secrets: &Secrets, message: &Message<'_>) -> u64 {
+    let mut hasher = secrets.table_hasher();
+    hasher.write(message.call_id().unwrap_or_default());
+    hasher.write_u8(0);
+    let tag = message.from().and_then(|from| from.tag());
+    hasher.write(tag.unwrap_or_default());
+    hasher.finish()
+}
+
+/// RFC 3261 §19.1.4: an escaped unreserved character equals the character.
+fn write_unescaped(mut text: &[u8], hasher: &mut impl Hasher) {
+    while let Some((&first, rest)) = text.split_first() {
+        text = rest;
+        let escaped = (first == b'%')
+            .then(|| rest.split_first_chunk::<2>())
+            .flatten()
+            .and_then(|(digits, after)| Some((hex(digits[0])? * 16 + hex(digits[1])?, after)))
+            .filter(|(octet, _)| octet.is_ascii_alphanumeric() || b"-_.!~*'()".contains(octet));
+        match escaped {
+            Some((octet, after)) => {
+                hasher.write_u8(octet);
+                text = after;
+            }
+            None => hasher.write_u8(first),
+        }
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::hash_map::DefaultHasher;
+
+    fn hashed(text: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        write_unescaped(text, &mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn escapes_of_unreserved_characters_do_not_make_another_user() {
+        assert_eq!(hashed(b"bonnie"), hashed(b"%62onnie"));
+        assert_ne!(hashed(b"a%40b"), hashed(b"a@b"));
+        assert_ne!(hashed(b"a%00b"), hashed(b"a"));
+        assert_ne!(hashed(b"100%"), hashed(b"100"));
+    }
+}

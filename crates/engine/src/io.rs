@@ -1,0 +1,94 @@
+//! What goes into a shard and what comes out of it: the only words between the engine and the shell around it.
+
+use crate::id::{BackendId, FarmId, ListenerId};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// One path to a peer (RFC 5626): the listener it uses, our address on it and the peer's address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Flow {
+    pub listener: ListenerId,
+    /// The address a datagram arrived at, and is answered from. Unspecified: the kernel chooses.
+    pub local: IpAddr,
+    pub remote: SocketAddr,
+}
+
+/// A finished datagram. Kept by its transaction for retransmission and shared with the socket, never copied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Packet(Arc<[u8]>);
+
+impl Packet {
+    pub fn copy_from(bytes: &[u8]) -> Self {
+        Self(Arc::from(bytes))
+    }
+}
+
+impl std::ops::Deref for Packet {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What the shell feeds to a shard.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// A datagram arrived. Answered by any number of [`Output`]s, possibly none.
+    Datagram { flow: Flow, bytes: &'a [u8] },
+    /// The kernel says that a datagram of ours did not reach `flow.remote`. `returned` is what it returned of the datagram (an
+    /// ICMP error's quotation, or the whole datagram where sending itself failed): believed only when it holds a branch of ours.
+    Undelivered { flow: Flow, returned: &'a [u8] },
+}
+
+/// What a shard asks of the shell.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send this datagram. Nothing answers it; a failure comes back as [`Input::Undelivered`].
+    Send { flow: Flow, packet: Packet },
+    /// Tell the operator. Nothing answers it.
+    Event(Event),
+}
+
+/// Something an operator wants to know of. Shown by `status`, logged by the shell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    BackendUp {
+        backend: BackendId,
+        cause: UpCause,
+    },
+    BackendDown {
+        backend: BackendId,
+        cause: DownCause,
+    },
+    /// A backend refused a call that `callee_affinity` sent to it for the sake of its registration: perhaps its users differ from
+    /// the other backends', and the setting should be false.
+    AffinityRefused {
+        farm: FarmId,
+        backend: BackendId,
+    },
+    /// A limit was reached; told once a second at most for each limit.
+    LimitReached {
+        limit: &'static str,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UpCause {
+    /// `rise` pings in a row were answered.
+    Pinged,
+    /// A backend set aside by passive detection answered again.
+    Answered,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DownCause {
+    /// `fall` pings in a row stayed without an acceptable answer.
+    Unanswered,
+    /// A ping was answered with this status.
+    Refused(u16),
+    /// The kernel reported the address unreachable.
+    Unreachable,
+    /// Requests in a row timed out.
+    TimedOut,
+}

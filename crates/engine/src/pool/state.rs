@@ -1,0 +1,472 @@
+//! The run-time state of one backend.
+
+use super::gauges::Gauges;
+use super::health::{Change, Health, PingFailure};
+use super::latency::Latency;
+use super::lock;
+use super::rate::Rate;
+use super::ticket::{CallTicket, Cost, Costs, RegistrationTicket, WorkTicket};
+use super::view::Standing;
+use crate::id::BackendId;
+use crate::io::{DownCause, Event};
+use crate::policy::Measure;
+use crate::settings::{Backend, Maintenance, Ping};
+use arc_swap::ArcSwap;
+use sip::Instant;
+use std::fmt;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What is known of one backend at run time; outlives reloads. Shared by all shards.
+///
+/// The load is counted by tickets. Each change is written to the [`Gauges`] of the pools that compare it.
+pub struct BackendState {
+    id: BackendId,
+    costs: Costs,
+    /// 0: no limit.
+    max_calls: AtomicU64,
+    rate: Rate,
+    calls: AtomicU64,
+    registrations: AtomicU64,
+    /// Cost of the transactions under way, in hundredths.
+    work: AtomicU64,
+    /// Transactions that wait for their first answer.
+    awaiting: AtomicU64,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    latency: Mutex<Latency>,
+    health: Mutex<Health>,
+    /// An answer would change the health: spares most answers its lock.
+    is_suspect: AtomicBool,
+    watchers: ArcSwap<Vec<Watcher>>,
+}
+
+/// A pool this backend is in.
+#[derive(Clone, Debug)]
+struct Watcher {
+    gauges: Arc<Gauges>,
+    member: usize,
+}
+
+impl BackendState {
+    /// A backend that is up, without slow start; [`BackendState::configure`] comes before use.
+    pub fn new(id: BackendId, now: Instant) -> Self {
+        Self {
+            id,
+            costs: Costs::DEFAULT,
+            max_calls: AtomicU64::new(0),
+            rate: Rate::unlimited(),
+            calls: AtomicU64::new(0),
+            registrations: AtomicU64::new(0),
+            work: AtomicU64::new(0),
+            awaiting: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            latency: Mutex::new(Latency::new(now)),
+            health: Mutex::new(Health::new()),
+            is_suspect: AtomicBool::new(false),
+            watchers: ArcSwap::from_pointee(Vec::new()),
+        }
+    }
+
+    /// Takes in the settings, at the start and on every reload. Load and health stay.
+    pub fn configure(&self, backend: &Backend, ping: &Ping) {
+        self.max_calls.store(u64::from(backend.max_calls), SeqCst);
+        self.rate.configure(backend.max_rate);
+        self.change_health(|health| health.configure(backend, ping));
+    }
+
+    pub fn id(&self) -> BackendId {
+        self.id
+    }
+
+    /// May new users and calls go here: up, not set aside, no maintenance? A half-open backend is not available: [`Pool::choose`]
+    /// sends it its one trial.
+    ///
+    /// [`Pool::choose`]: super::Pool::choose
+    pub fn is_available(&self, now: Instant) -> bool {
+        self.standing(now).is_available
+    }
+
+    /// Does it answer, as far as we know, and may calls under way go on there? Also true in maintenance `drain`.
+    pub fn is_alive(&self, _now: Instant) -> bool {
+        let health = lock(&self.health);
+        health.is_alive() && health.maintenance() != Maintenance::Cut
+    }
+
+    /// Is `max_rate` reached, or `max_calls` where the request is a call?
+    pub fn is_full(&self, now: Instant, call: bool) -> bool {
+        (call && self.is_full_of_calls()) || !self.rate.is_open(now)
+    }
+
+    /// `cut`, `drain`, `down`, `full` or `up`, the first that holds. Whether a backend left the configuration is not known here.
+    pub fn state_name(&self, _now: Instant) -> &'static str {
+        let health = *lock(&self.health);
+        match health.maintenance() {
+            Maintenance::Cut => "cut",
+            Maintenance::Drain => "drain",
+            Maintenance::Off if !health.is_alive() => "down",
+            Maintenance::Off if self.is_full_of_calls() => "full",
+            Maintenance::Off => "up",
+        }
+    }
+
+    /// Why it is down; `None` while it is alive.
+    pub fn down_cause(&self) -> Option<DownCause> {
+        lock(&self.health).down_cause()
+    }
+
+    /// When a final answer last counted as a failure, and its status.
+    pub fn last_failure(&self) -> Option<(Instant, u16)> {
+        lock(&self.health).last_failure()
+    }
+
+    /// A new call. `None`: `max_calls` or `max_rate` is reached, exactly, however many ask at a time.
+    pub fn take_call(self: &Arc<Self>, now: Instant) -> Option<CallTicket> {
+        if !self.rate.is_open(now) || !self.count_call() {
+            return None;
+        }
+        if !self.rate.take(now) {
+            self.calls.fetch_sub(1, SeqCst);
+            return None;
+        }
+        self.publish(&[Measure::Calls, Measure::Placed]);
+        Some(CallTicket::new(Arc::clone(self)))
+    }
+
+    /// A call that is up already, as the log of facts tells after a restart: limits do not apply.
+    pub fn restore_call(self: &Arc<Self>) -> CallTicket {
+        self.calls.fetch_add(1, SeqCst);
+        self.publish(&[Measure::Calls, Measure::Placed]);
+        CallTicket::new(Arc::clone(self))
+    }
+
+    /// Counts a new registration against `max_rate`, which calls and registrations share. False: it is reached.
+    pub fn take_registration(self: &Arc<Self>, now: Instant) -> bool {
+        self.rate.take(now)
+    }
+
+    /// A registration this backend holds, new or restored; the bounded load of the hashes counts it.
+    pub fn hold_registration(self: &Arc<Self>) -> RegistrationTicket {
+        self.registrations.fetch_add(1, SeqCst);
+        self.publish(&[Measure::Placed]);
+        RegistrationTicket::new(Arc::clone(self))
+    }
+
+    /// A transaction with this backend begins.
+    pub fn begin_work(self: &Arc<Self>, kind: Cost) -> WorkTicket {
+        let cost = self.costs.of(kind);
+        self.requests.fetch_add(1, SeqCst);
+        self.work.fetch_add(cost, SeqCst);
+        self.awaiting.fetch_add(1, SeqCst);
+        self.publish(&[Measure::Work, Measure::Answer]);
+        WorkTicket::new(Arc::clone(self), cost)
+    }
+
+    /// Calls up.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(SeqCst)
+    }
+
+    /// Registrations held.
+    pub fn registrations(&self) -> u64 {
+        self.registrations.load(SeqCst)
+    }
+
+    /// Cost of the transactions under way, in hundredths.
+    pub fn work(&self) -> u64 {
+        self.work.load(SeqCst)
+    }
+
+    /// Transactions begun since the start.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(SeqCst)
+    }
+
+    /// Failure answers, time-outs and unreachable reports since the start.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(SeqCst)
+    }
+
+    /// Time to the first answer: peak-EWMA as of the last one, zero before the first.
+    pub fn latency(&self) -> Duration {
+        lock(&self.latency).value()
+    }
+
+    /// The first answer to a request came after `elapsed`, whatever it says.
+    pub fn on_answer(&self, now: Instant, elapsed: Duration) -> Option<Event> {
+        lock(&self.latency).record(now, elapsed);
+        self.publish(&[Measure::Answer]);
+        if !self.is_suspect.load(SeqCst) {
+            return None;
+        }
+        let change = self.change_health(|health| health.on_answer(now));
+        self.event(change)
+    }
+
+    /// A final answer that counts as a failure of the backend. Also reported to [`BackendState::on_answer`] if it was the first.
+    pub fn on_failure_answer(&self, now: Instant, code: u16) {
+        self.failures.fetch_add(1, SeqCst);
+        self.change_health(|health| health.on_failure_answer(now, code));
+    }
+
+    /// A request got no answer in time.
+    pub fn on_timeout(&self, now: Instant) -> Option<Event> {
+        self.failures.fetch_add(1, SeqCst);
+        let change = self.change_health(|health| health.on_timeout(now));
+        self.event(change)
+    }
+
+    /// The kernel reported that a request did not reach the address.
+    pub fn on_unreachable(&self, now: Instant) -> Option<Event> {
+        self.failures.fetch_add(1, SeqCst);
+        let change = self.change_health(|health| health.on_unreachable(now));
+        self.event(change)
+    }
+
+    /// The outcome of a ping: the status of its final answer, or why there was none.
+    pub fn on_ping(&self, now: Instant, result: Result<u16, PingFailure>) -> Option<Event> {
+        let change = self.change_health(|health| health.on_ping(now, result));
+        self.event(change)
+    }
+
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        lock(&self.health).standing(now)
+    }
+
+    pub(crate) fn is_trial_open(&self, now: Instant) -> bool {
+        lock(&self.health).is_trial_open(now)
+    }
+
+    pub(super) fn claim_trial(&self, now: Instant) -> bool {
+        lock(&self.health).claim_trial(now)
+    }
+
+    /// From now on every change is written to `gauges`.
+    pub(super) fn attach(&self, gauges: &Arc<Gauges>, member: usize) {
+        let watcher = Watcher { gauges: Arc::clone(gauges), member };
+        self.watchers.rcu(|watchers| {
+            let mut more: Vec<Watcher> = watchers.to_vec();
+            more.push(watcher.clone());
+            more
+        });
+        self.publish(&[gauges.measure()]);
+    }
+
+    pub(super) fn detach(&self, gauges: &Arc<Gauges>) {
+        self.watchers.rcu(|watchers| {
+            watchers.iter().filter(|watcher| !Arc::ptr_eq(&watcher.gauges, gauges)).cloned().collect::<Vec<Watcher>>()
+        });
+    }
+
+    pub(super) fn end_call(&self) {
+        self.calls.fetch_sub(1, SeqCst);
+        self.publish(&[Measure::Calls, Measure::Placed]);
+    }
+
+    pub(super) fn end_registration(&self) {
+        self.registrations.fetch_sub(1, SeqCst);
+        self.publish(&[Measure::Placed]);
+    }
+
+    pub(super) fn end_work(&self, cost: u64) {
+        self.work.fetch_sub(cost, SeqCst);
+        self.publish(&[Measure::Work]);
+    }
+
+    pub(super) fn end_awaiting(&self) {
+        self.awaiting.fetch_sub(1, SeqCst);
+        self.publish(&[Measure::Answer]);
+    }
+
+    fn is_full_of_calls(&self) -> bool {
+        let limit = self.max_calls.load(SeqCst);
+        limit != 0 && self.calls() >= limit
+    }
+
+    /// One call more, if there is room.
+    fn count_call(&self) -> bool {
+        let limit = self.max_calls.load(SeqCst);
+        let mut calls = self.calls();
+        loop {
+            if limit != 0 && calls >= limit {
+                return false;
+            }
+            match self.calls.compare_exchange_weak(calls, calls + 1, SeqCst, SeqCst) {
+                Ok(_) => return true,
+                Err(current) => calls = current,
+            }
+        }
+    }
+
+    /// Changes the health and tells the pools if that changes the standing.
+    fn change_health<R>(&self, change: impl FnOnce(&mut Health) -> R) -> R {
+        let mut health = lock(&self.health);
+        let before = health.shape();
+        let result = change(&mut health);
+        let is_changed = health.shape() != before;
+        self.is_suspect.store(health.is_suspect(), SeqCst);
+        drop(health);
+        if is_changed {
+            for watcher in self.watchers.load().iter() {
+                watcher.gauges.outdate();
+            }
+        }
+        result
+    }
+
+    fn event(&self, change: Option<Change>) -> Option<Event> {
+        change.map(|change| change.event(self.id))
+    }
+
+    /// Writes the readings that changed to the pools that compare them. Two threads may do so at a time: who wrote last looks
+    /// again afterwards, so that what stays written is never older than the last change.
+    fn publish(&self, changed: &[Measure]) {
+        for watcher in self.watchers.load().iter() {
+            let measure = watcher.gauges.measure();
+            if !changed.contains(&measure) {
+                continue;
+            }
+            loop {
+                let reading = self.reading(measure);
+                watcher.gauges.store(watcher.member, reading);
+                if self.reading(measure) == reading {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn reading(&self, measure: Measure) -> u64 {
+        match measure {
+            Measure::Nothing => 0,
+            Measure::Placed => self.calls() + self.registrations(),
+            Measure::Calls => self.calls(),
+            Measure::Work => self.work(),
+            Measure::Answer => {
+                // In logarithms: the latency times the requests that wait, and the one to come.
+                let queue = self.awaiting.load(SeqCst) as f64 + 1.0;
+                (lock(&self.latency).score() + queue.log2()).to_bits()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for BackendState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BackendState")
+            .field("id", &self.id)
+            .field("calls", &self.calls())
+            .field("registrations", &self.registrations())
+            .field("work", &self.work())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::UpCause;
+    use crate::pool::world::{World, at, backend};
+
+    fn state(change: impl FnOnce(&mut Backend)) -> Arc<BackendState> {
+        let mut backend = backend("a");
+        change(&mut backend);
+        let state = Arc::new(BackendState::new(backend.id, at(0)));
+        state.configure(&backend, &Ping::default());
+        state
+    }
+
+    #[test]
+    fn tickets_count_while_they_live() {
+        let state = state(|_| {});
+        let call = state.take_call(at(0));
+        let restored = state.restore_call();
+        let registration = state.hold_registration();
+        let mut work = state.begin_work(Cost::Invite);
+        assert_eq!((state.calls(), state.registrations(), state.work()), (2, 1, 175));
+        assert_eq!(state.requests(), 1);
+        work.answered();
+        work.answered();
+        drop((call, restored, registration, work));
+        assert_eq!((state.calls(), state.registrations(), state.work()), (0, 0, 0));
+        assert_eq!(state.awaiting.load(SeqCst), 0);
+    }
+
+    #[test]
+    fn threads_never_pass_the_limit() {
+        let state = state(|backend| backend.max_calls = 100);
+        let tickets: Vec<CallTicket> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let tries = (0..50).filter_map(|_| state.take_call(at(0)));
+                        tries.collect::<Vec<CallTicket>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("the thread only takes calls")).collect()
+        });
+        assert_eq!((tickets.len(), state.calls()), (100, 100));
+    }
+
+    #[test]
+    fn gauges_are_right_after_a_race() {
+        let state = state(|_| {});
+        let gauges = Arc::new(Gauges::new(Measure::Placed, 2));
+        state.attach(&gauges, 1);
+        let kept: Vec<CallTicket> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..2_000 {
+                            let _short = state.take_call(at(0));
+                            let _registration = state.hold_registration();
+                        }
+                        state.restore_call()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("the thread only counts")).collect()
+        });
+        assert_eq!((kept.len(), gauges.reading(1), gauges.total()), (4, 4, 4));
+        state.detach(&gauges);
+        drop(kept);
+        assert_eq!(gauges.reading(1), 4, "a pool that is gone hears nothing");
+    }
+
+    #[test]
+    fn a_lower_limit_lets_calls_end_by_themselves() {
+        let state = state(|backend| backend.max_calls = 3);
+        let mut tickets: Vec<Option<CallTicket>> = (0..3).map(|_| state.take_call(at(0))).collect();
+        let mut lower = backend("a");
+        lower.max_calls = 1;
+        state.configure(&lower, &Ping::default());
+        assert_eq!(state.calls(), 3);
+        tickets.truncate(1);
+        assert!(state.is_full(at(0), true));
+        assert!(!state.is_full(at(0), false));
+        tickets.clear();
+        assert!(state.take_call(at(0)).is_some());
+    }
+
+    #[test]
+    fn events_name_the_backend() {
+        let world = World::equal("weight", 1);
+        let state = &world.states[0];
+        let id = state.id();
+        let down = Event::BackendDown { backend: id, cause: DownCause::Unreachable };
+        assert_eq!(state.on_unreachable(at(0)), Some(down));
+        assert_eq!(state.state_name(at(0)), "down");
+        assert_eq!(state.down_cause(), Some(DownCause::Unreachable));
+        let up = Event::BackendUp { backend: id, cause: UpCause::Answered };
+        assert_eq!(state.on_answer(at(1), Duration::from_millis(1)), Some(up));
+        assert_eq!(state.state_name(at(1)), "up");
+        assert_eq!(state.down_cause(), None);
+        state.on_failure_answer(at(2), 503);
+        assert_eq!((state.failures(), state.last_failure()), (2, Some((at(2), 503))));
+    }
+}

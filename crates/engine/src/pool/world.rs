@@ -1,0 +1,126 @@
+//! A small farm for the tests of balancing.
+
+use super::{Ask, BackendState, PingFailure, Pool};
+use crate::id::{BackendId, FarmId};
+use crate::policy::by_name;
+use crate::settings::{
+    Backend, Failover, Fallback, Farm, Maintenance, Persistence, Ping, Registrations, Rule, Service, Symmetric,
+    Transport,
+};
+use sip::Instant;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One service with all backends of one farm.
+pub(crate) struct World {
+    pub(crate) farm: Farm,
+    pub(crate) states: Vec<Arc<BackendState>>,
+    pub(crate) pool: Pool,
+}
+
+impl World {
+    /// A farm of these backends, balanced by the algorithm of this name.
+    pub(crate) fn new(algorithm: &str, backends: Vec<Backend>) -> Self {
+        let farm = farm(algorithm, backends);
+        let states: Vec<Arc<BackendState>> = farm
+            .backends
+            .iter()
+            .map(|backend| {
+                let state = Arc::new(BackendState::new(backend.id, at(0)));
+                state.configure(backend, &Ping::default());
+                state
+            })
+            .collect();
+        let pool = Pool::new(&farm, &farm.services[0], &states, 0, at(0));
+        Self { farm, states, pool }
+    }
+
+    /// A farm of equal backends.
+    pub(crate) fn equal(algorithm: &str, count: usize) -> Self {
+        let backends = (0..count).map(|number| backend(&format!("box{number}"))).collect();
+        Self::new(algorithm, backends)
+    }
+
+    /// The pool's choice, which the test knows to exist.
+    pub(crate) fn choose(&self, now: Instant, ask: &Ask<'_>) -> usize {
+        self.pool.choose(now, ask).expect("a backend is free")
+    }
+
+    /// A reload of the same farm.
+    pub(crate) fn rebuild(&mut self, now: Instant) {
+        self.pool = Pool::new(&self.farm, &self.farm.services[0], &self.states, 0, now);
+    }
+}
+
+/// The moment `ms` milliseconds after the start.
+pub(crate) fn at(ms: u64) -> Instant {
+    Instant::from_micros(ms * 1_000)
+}
+
+/// Lets pings take the backend down.
+pub(crate) fn down(state: &BackendState, now: Instant) {
+    for _ in 0..Ping::default().fall {
+        state.on_ping(now, Err(PingFailure::Timeout));
+    }
+    assert!(!state.is_available(now));
+}
+
+/// Lets pings bring the backend up.
+pub(crate) fn up(state: &BackendState, now: Instant) {
+    for _ in 0..Ping::default().rise {
+        state.on_ping(now, Ok(200));
+    }
+    assert!(state.is_available(now));
+}
+
+/// A backend of weight 1 and priority 1 without limits, with 30 s of slow start.
+pub(crate) fn backend(name: &str) -> Backend {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5060);
+    Backend {
+        id: BackendId::of("pbx", name, address),
+        name: name.to_owned(),
+        address,
+        transport: Transport::Udp,
+        sources: Vec::new(),
+        weight: 1,
+        priority: 1,
+        max_calls: 0,
+        max_rate: 0,
+        slow_start: Duration::from_secs(30),
+        maintenance: Maintenance::Off,
+    }
+}
+
+fn farm(algorithm: &str, backends: Vec<Backend>) -> Farm {
+    let service = Service {
+        name: "default".to_owned(),
+        rule: Rule::default(),
+        algorithm: by_name(algorithm).expect("the test names a policy of the registry"),
+        persistence: Persistence::None,
+        persistence_ttl: Duration::from_secs(3_600),
+        callee_affinity: true,
+        request_uri_backend: false,
+        failover: Failover::default(),
+        ping: Ping::default(),
+        fallback: Fallback::Status(503),
+        egress: Vec::new(),
+        backends: (0..backends.len()).collect(),
+    };
+    Farm {
+        id: FarmId::of("pbx"),
+        name: "pbx".to_owned(),
+        listeners: Vec::new(),
+        domains: Vec::new(),
+        registrations: Registrations::Contact,
+        stateless: false,
+        symmetric: Symmetric::Auto,
+        keepalive: None,
+        origin_header: None,
+        source_header: None,
+        max_call_time: Duration::from_secs(12 * 3_600),
+        trunks: Vec::new(),
+        services: vec![service],
+        backends,
+    }
+}

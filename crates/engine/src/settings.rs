@@ -1,0 +1,289 @@
+//! What the engine runs on: the checked configuration. `config` builds it from the file; the engine knows no file format.
+//!
+//! Indices (`usize`) point into the vectors of the same [`Farm`]; they are valid by construction and never outlive the
+//! [`Settings`] they belong to. What must survive a reload is named by an id ([`FarmId`], [`BackendId`], [`ListenerId`]).
+
+use crate::id::{BackendId, FarmId, ListenerId};
+use crate::policy::Policy;
+use ipnet::IpNet;
+use regex::bytes::Regex;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Everything the data plane of one unit needs to know. Swapped in whole.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub farms: Vec<Farm>,
+    pub limits: Limits,
+}
+
+/// Every bound of the unit.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Octets of one message; larger ones are refused with 413.
+    pub message_bytes: usize,
+    /// Header lines of one message.
+    pub headers: usize,
+    /// Live transactions of the unit; beyond it a 503 that keeps no state.
+    pub transactions: usize,
+    /// Bindings in the directory of the unit; beyond it REGISTER gets 503.
+    pub bindings: usize,
+    /// Dialogs remembered by the unit; beyond it calls still pass but are not counted or found by `Replaces`.
+    pub dialogs: usize,
+    /// Sticky choices of the unit; beyond it the oldest are forgotten.
+    pub sticky: usize,
+    /// Datagrams that wait for a busy shard.
+    pub shard_inbox: usize,
+    /// Error answers per source address and second to senders that are neither backend nor trunk.
+    pub errors_per_source: u32,
+    /// Source addresses whose error answers are counted at a time.
+    pub error_sources: usize,
+}
+
+/// A virtual service with profile `sip`.
+#[derive(Clone, Debug)]
+pub struct Farm {
+    pub id: FarmId,
+    pub name: String,
+    /// Outside listeners first, then inside ones; when no `inside` is configured the outside ones serve both sides.
+    pub listeners: Vec<Listener>,
+    /// Lower case; what counts as us in a Request-URI or Route besides the listeners' addresses and advertised names.
+    pub domains: Vec<String>,
+    pub registrations: Registrations,
+    pub stateless: bool,
+    pub symmetric: Symmetric,
+    /// Interval of the CRLF sent to registered UDP clients behind NAT.
+    pub keepalive: Option<Duration>,
+    /// Name of the header that tells a backend who sent a request; stripped on arrival. `None`: neither.
+    pub origin_header: Option<String>,
+    /// Name of the header that tells a backend the client's address; stripped on arrival.
+    pub source_header: Option<String>,
+    pub max_call_time: Duration,
+    pub trunks: Vec<Trunk>,
+    /// In file order; the first whose rule matches serves.
+    pub services: Vec<Service>,
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Registrations {
+    /// The Contact towards the backends is rewritten to lead through the farm.
+    Contact,
+    /// RFC 3327: a Path header leads through the farm.
+    Path,
+    /// REGISTER passes as it is.
+    Off,
+}
+
+/// Where UDP clients are answered (RFC 3581).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Symmetric {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Transport {
+    Udp,
+}
+
+impl Transport {
+    /// As written in a Via (RFC 3261 §20.42).
+    pub fn via(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+        }
+    }
+
+    /// As written in the configuration and in a `transport` parameter.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// An address the farm is reached at.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub id: ListenerId,
+    pub transport: Transport,
+    /// Unspecified address: wildcard, the arrival address is written instead.
+    pub bind: SocketAddr,
+    /// What is written in Via, Record-Route, Path and Contact instead of `bind`.
+    pub advertise: Option<Advertise>,
+    /// Towards clients and trunks.
+    pub outside: bool,
+    /// Towards backends. Both are true when no `inside` is configured.
+    pub inside: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Advertise {
+    /// A name, an IPv4 address, or an IPv6 address in brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// A peer that is neither phone nor backend, known by address.
+#[derive(Clone, Debug)]
+pub struct Trunk {
+    pub name: String,
+    pub addresses: Vec<IpNet>,
+    /// Index into [`Farm::services`]; `None`: by match.
+    pub service: Option<usize>,
+    /// P-Asserted-Identity and the like pass only if true.
+    pub trusted: bool,
+    /// Where egress to this trunk goes, in order.
+    pub out: Vec<SocketAddr>,
+}
+
+/// A pool of backends with a match rule.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: String,
+    pub rule: Rule,
+    pub algorithm: &'static dyn Policy,
+    pub persistence: Persistence,
+    pub persistence_ttl: Duration,
+    pub callee_affinity: bool,
+    /// Request-URI's host and port replaced by the backend's.
+    pub request_uri_backend: bool,
+    pub failover: Failover,
+    pub ping: Ping,
+    pub fallback: Fallback,
+    pub egress: Vec<Egress>,
+    /// Indices into [`Farm::backends`], in file order.
+    pub backends: Vec<usize>,
+}
+
+/// All given conditions must hold; within one condition any entry may. No condition: matches everything.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    /// Host of the Request-URI (REGISTER: of To), lower case.
+    pub domain: Vec<String>,
+    /// Names of trunks.
+    pub trunk: Vec<String>,
+    /// User of From.
+    pub from_user: Option<Regex>,
+    /// Methods, as written.
+    pub method: Vec<String>,
+    /// User of the Request-URI (REGISTER: of To).
+    pub user: Option<Regex>,
+    pub source: Vec<IpNet>,
+    /// Header name and a pattern that its value must contain.
+    pub header: Vec<(String, Regex)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Persistence {
+    User,
+    CallId,
+    Source,
+    Header(String),
+    None,
+}
+
+/// Fail-over before an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failover {
+    /// INVITE: the next backend when not even a 100 came (at least 2 × T1).
+    pub answer_timeout: Duration,
+    /// REGISTER, OPTIONS, SUBSCRIBE, PUBLISH without To tag: the next backend when no final answer came.
+    pub final_timeout: Duration,
+    /// Final answers that count as a failure of the backend.
+    pub codes: Vec<u16>,
+    /// Backends tried at most.
+    pub attempts: u32,
+}
+
+/// The active check by OPTIONS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ping {
+    /// `None`: not checked, always up unless passive detection says otherwise.
+    pub interval: Option<Duration>,
+    pub timeout: Duration,
+    pub rise: u32,
+    pub fall: u32,
+}
+
+/// What is done when no backend of the service is available.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fallback {
+    Status(u16),
+    /// Index into [`Farm::services`]; chains are checked to end.
+    Service(usize),
+}
+
+/// Where backends may send requests out through the farm.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Egress {
+    /// Index into [`Farm::trunks`].
+    Trunk(usize),
+    /// Host of the Request-URI, lower case; reached only when it is an address until names are resolved.
+    Domain(String),
+    Network(IpNet),
+}
+
+/// One SIP server.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub id: BackendId,
+    pub name: String,
+    pub address: SocketAddr,
+    pub transport: Transport,
+    /// Requests from here are this backend's; empty: exactly its address and port.
+    pub sources: Vec<IpNet>,
+    pub weight: u32,
+    /// 1 is used first.
+    pub priority: u32,
+    /// 0: no limit.
+    pub max_calls: u32,
+    /// New calls and registrations a second; 0: no limit.
+    pub max_rate: u32,
+    pub slow_start: Duration,
+    pub maintenance: Maintenance,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Maintenance {
+    Off,
+    /// No new users and no new calls; users move at their next REGISTER, calls stay until they end.
+    Drain,
+    /// Out at once.
+    Cut,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 65_535,
+            headers: 256,
+            transactions: 1_000_000,
+            bindings: 1_000_000,
+            dialogs: 1_000_000,
+            sticky: 1_000_000,
+            shard_inbox: 1_024,
+            errors_per_source: 20,
+            error_sources: 65_536,
+        }
+    }
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self {
+            answer_timeout: Duration::from_secs(2),
+            final_timeout: Duration::from_secs(4),
+            codes: vec![503],
+            attempts: 3,
+        }
+    }
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Self { interval: Some(Duration::from_secs(10)), timeout: Duration::from_secs(2), rise: 2, fall: 3 }
+    }
+}

@@ -1,0 +1,190 @@
+//! Responses of our own (RFC 3261 §8.2.6): to requests that go no further, and for contexts that nobody else answers.
+
+use super::Core;
+use super::receive::request_octets;
+use crate::context::Context;
+use crate::counters::Counter;
+use crate::decide::{Arrival, Refusal};
+use crate::forward;
+use crate::io::{Flow, Packet};
+use crate::origin::Origin;
+use crate::running::{FarmView, Running};
+use sip::{Fault, Instant, Message, Method, Name, Value};
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+
+/// Answers to strangers are at most this much longer than what they sent.
+const AMPLIFICATION: usize = 100;
+
+/// A response to be written: code, and complete header lines.
+#[derive(Clone, Copy)]
+pub(super) struct Answer<'a> {
+    pub(super) code: u16,
+    pub(super) lines: &'a [u8],
+}
+
+impl Answer<'static> {
+    pub(super) fn code(code: u16) -> Self {
+        Self { code, lines: b"" }
+    }
+}
+
+impl Core {
+    /// A message that is no proper request.
+    pub(super) fn refuse_faulty(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        farm: FarmView<'_>,
+        flow: Flow,
+        message: &Message<'_>,
+        fault: Fault,
+    ) {
+        self.counters.add_fault(fault);
+        let Some(code) = fault.status() else { return };
+        if message.method() == Method::Ack {
+            return;
+        }
+        let backend = farm.running.backend_at(farm.settings, flow.remote).is_some();
+        self.answer(running, now, farm, flow, message, Answer::code(code), backend);
+    }
+
+    /// Why a proper request goes no further.
+    pub(super) fn refuse(&mut self, running: &Running, now: Instant, arrival: &Arrival<'_>, refusal: Refusal) {
+        let mut line = Vec::new();
+        let code = match refusal {
+            Refusal::Silence => return,
+            Refusal::Forged => {
+                self.count(Counter::ForgedTokens);
+                403
+            }
+            Refusal::Status(code) => {
+                if code == 404 {
+                    self.count(Counter::NoService);
+                }
+                code
+            }
+            Refusal::Overloaded => {
+                self.count(Counter::NoBackend);
+                self.retry_after(arrival.message.method(), &mut line);
+                503
+            }
+        };
+        let answer = Answer { code, lines: &line };
+        self.reply(running, now, arrival, answer);
+    }
+
+    /// Answers without keeping state (RFC 3261 §8.2.7). An ACK is never answered.
+    pub(super) fn reply(&mut self, running: &Running, now: Instant, arrival: &Arrival<'_>, answer: Answer<'_>) {
+        if arrival.message.method() == Method::Ack {
+            return;
+        }
+        let known = arrival.origin != Origin::Client;
+        let (farm, flow) = (arrival.farm, arrival.flow);
+        self.answer(running, now, farm, flow, arrival.message, answer, known);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one place where every answer of ours is judged and sent")]
+    fn answer(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        farm: FarmView<'_>,
+        flow: Flow,
+        message: &Message<'_>,
+        answer: Answer<'_>,
+        known_sender: bool,
+    ) {
+        let throttled = answer.code >= 300 && !known_sender;
+        if throttled && !self.shared.admits_error(now, flow.remote.ip(), &running.settings.limits) {
+            self.count(Counter::AnswersWithheld);
+            return;
+        }
+        let Some(via) = message.top_via() else { return };
+        let upstream = forward::upstream(farm, flow, &via);
+        if !is_safe(upstream.remote) {
+            self.count(Counter::UnsafeDestination);
+            return;
+        }
+        let tag = self.own_tag(message);
+        let mut written = std::mem::take(&mut self.scratch);
+        written.clear();
+        sip::build::response(message, answer.code, None, Some(&tag), answer.lines, &mut written);
+        let packet = self.with_received(running, &written, flow);
+        self.scratch = written;
+        if !known_sender && packet.len() > request_octets(message) + AMPLIFICATION {
+            self.count(Counter::AnswersWithheld);
+            return;
+        }
+        self.send(upstream, packet);
+    }
+
+    /// The answer of a context that nobody else answers, made from the request as we sent it on.
+    pub(super) fn answer_context(
+        &mut self,
+        running: &Running,
+        context: &Context,
+        answer: Answer<'_>,
+    ) -> Option<Packet> {
+        let sent = context.branches.first()?.sent.clone();
+        let message = sip::parse(&sent, &super::receive::message_limits(running)).ok()?;
+        let tag = self.own_tag(&message);
+        let mut written = std::mem::take(&mut self.scratch);
+        written.clear();
+        let tag = (answer.code != 100).then_some(&tag[..]);
+        sip::build::response(&message, answer.code, None, tag, answer.lines, &mut written);
+        let packet = self.without_top_via(running, &written);
+        self.scratch = written;
+        packet
+    }
+
+    /// RFC 3261 §8.2.6.2, one tag for every retransmission: derived, not drawn.
+    fn own_tag(&self, message: &Message<'_>) -> [u8; 16] {
+        let mut hasher = self.shared.secrets.table_hasher();
+        hasher.write(message.call_id().unwrap_or_default());
+        hasher.write(message.top_via().and_then(|via| via.branch()).unwrap_or_default());
+        let hash = hasher.finish();
+        std::array::from_fn(|at| b"0123456789abcdef"[(hash >> (60 - 4 * at)) as usize & 15])
+    }
+
+    /// RFC 3581 §4: our own answers name the source as well.
+    fn with_received(&mut self, running: &Running, response: &[u8], flow: Flow) -> Packet {
+        let limits = super::receive::message_limits(running);
+        let Ok(message) = sip::parse(response, &limits) else {
+            return Packet::copy_from(response);
+        };
+        self.edits.clear();
+        if let Some(via) = message.top_via() {
+            forward::mark_received(&message, &via, flow, &mut self.edits);
+        }
+        let mut out = Vec::with_capacity(response.len() + 48);
+        self.edits.apply(message.bytes(), &mut out);
+        Packet::copy_from(&out)
+    }
+
+    fn without_top_via(&mut self, running: &Running, response: &[u8]) -> Option<Packet> {
+        let limits = super::receive::message_limits(running);
+        let message = sip::parse(response, &limits).ok()?;
+        let first: Value<'_> = message.values(Name::Via).next()?;
+        self.edits.clear();
+        self.edits.remove_values(&message, &[first]);
+        let mut out = Vec::with_capacity(response.len());
+        self.edits.apply(message.bytes(), &mut out);
+        Some(Packet::copy_from(&out))
+    }
+
+    /// RFC 3261 §20.33, jittered so that phones do not come back together. For REGISTER and SUBSCRIBE only.
+    pub(super) fn retry_after(&mut self, method: Method<'_>, line: &mut Vec<u8>) {
+        if matches!(method, Method::Register | Method::Subscribe) {
+            let seconds = 5 + self.next_random() % 10;
+            line.extend_from_slice(format!("Retry-After: {seconds}\r\n").as_bytes());
+        }
+    }
+}
+
+/// May a response go there? Never to many at once, never nowhere.
+pub(super) fn is_safe(remote: SocketAddr) -> bool {
+    let address = remote.ip();
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !broadcast && !address.is_multicast() && !address.is_unspecified() && remote.port() != 0
+}

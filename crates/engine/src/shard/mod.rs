@@ -1,0 +1,255 @@
+//! One shard of the engine: a pure machine that is fed datagrams and the time, and hands back datagrams and its next deadline.
+//!
+//! ```text
+//! receive   parse, check, who sent it             RFC 3261 §18.2.1, §16.3
+//! request   transaction matching, validation      §17.2.3, §16.3
+//! decide    (crate::decide)                       §16.4, §16.5
+//! start     a context and its first branch        §16.6
+//! response  what a branch's answer does           §16.7
+//! cancel    CANCEL in, CANCEL out                 §16.10, §9
+//! failover  the next backend                      §16.7 step 6, §16.9
+//! timers    everything that happens by itself     §16.8, §17
+//! by_token  what needs no state                   §16.11
+//! answer    responses of our own                  §8.2.6
+//! ping      OPTIONS to the backends
+//! ```
+
+mod answer;
+mod by_token;
+mod cancel;
+mod failover;
+mod ping;
+mod receive;
+mod request;
+mod response;
+mod start;
+mod timers;
+mod upstream;
+
+use crate::context::Context;
+use crate::counters::{Counter, Counters};
+use crate::io::{Event, Flow, Input, Output, Packet};
+use crate::running::Running;
+use crate::shared::Shared;
+use crate::table::{Entry, Id, Table, Tombstone};
+use crate::wheel::Wheel;
+use ping::Pinger;
+use sip::transaction::Timing;
+use sip::{Edits, Instant};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A pure machine; `Send`, so that any worker may turn it.
+pub struct Shard {
+    /// Taken once per batch: one batch never sees two configurations.
+    running: Arc<Running>,
+    core: Core,
+}
+
+/// Everything of a shard but the configuration, so that both can be borrowed at once.
+struct Core {
+    index: u16,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    table: Table,
+    wheel: Wheel<Timer>,
+    due: Vec<Timer>,
+    outputs: VecDeque<Output>,
+    edits: Edits,
+    scratch: Vec<u8>,
+    random: u64,
+    pinger: Pinger,
+    /// The limit last told of, and when.
+    limit_told: Option<Instant>,
+    /// Outages followed so far.
+    outages_seen: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    Transaction(Id),
+    Sweep,
+    Ping,
+}
+
+const TIMING: Timing = Timing::DEFAULT;
+
+impl Shard {
+    /// The shard with this index, of as many as `shared` was made for.
+    pub fn new(index: usize, shared: Arc<Shared>) -> Self {
+        let now = shared.started;
+        let running = shared.running();
+        let mut core = Core {
+            index: index as u16,
+            counters: Arc::clone(&shared.counters[index]),
+            table: Table::default(),
+            wheel: Wheel::new(now),
+            due: Vec::new(),
+            outputs: VecDeque::new(),
+            edits: Edits::new(),
+            scratch: Vec::new(),
+            random: shared.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            pinger: Pinger::default(),
+            limit_told: None,
+            outages_seen: shared.outages.count(),
+            shared,
+        };
+        core.table.start_sequence_at(core.random as u32);
+        core.start_sweeping(now);
+        core.configure_pings(&running, now);
+        Self { running, core }
+    }
+
+    /// Takes up the newest configuration. To be called before each batch of inputs.
+    pub fn begin_batch(&mut self, now: Instant) {
+        if self.core.shared.generation() != self.running.generation {
+            self.running = self.core.shared.running();
+            self.core.configure_pings(&self.running, now);
+        }
+    }
+
+    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Datagram { flow, bytes } => self.core.receive(&self.running, now, flow, bytes),
+            Input::Undelivered { flow, returned } => {
+                self.core.undelivered(&self.running, now, flow, returned);
+            }
+        }
+        self.core.follow_outages(&self.running, now);
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.core.turn(&self.running, now);
+        self.core.follow_outages(&self.running, now);
+    }
+
+    /// To be drained after each `handle_…`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.core.outputs.pop_front()
+    }
+
+    /// When [`Shard::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.core.wheel.next_deadline()
+    }
+
+    /// Transactions held, tombstones included.
+    pub fn transactions(&self) -> usize {
+        self.core.table.len()
+    }
+}
+
+impl Core {
+    fn send(&mut self, flow: Flow, packet: Packet) {
+        self.outputs.push_back(Output::Send { flow, packet });
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let Event::BackendDown { backend, .. } = &event {
+            self.shared.outages.record(*backend);
+        }
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn tell_if(&mut self, event: Option<Event>) {
+        if let Some(event) = event {
+            self.tell(event);
+        }
+    }
+
+    fn count(&self, counter: Counter) {
+        self.counters.add(counter);
+    }
+
+    /// Says that a limit was reached, once a second at most.
+    fn tell_limit(&mut self, now: Instant, limit: &'static str) {
+        let second = std::time::Duration::from_secs(1);
+        let quiet = self.limit_told.is_none_or(|told| now.saturating_since(told) >= second);
+        if quiet {
+            self.limit_told = Some(now);
+            self.tell(Event::LimitReached { limit });
+        }
+    }
+
+    /// splitmix64 (Steele, Lea and Flood 2014).
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Puts a context that was taken out back, or what is left of it: nothing, or a tombstone.
+    fn settle(&mut self, now: Instant, id: Id, mut context: Box<Context>) {
+        if context.is_over() {
+            self.remove(id);
+            return;
+        }
+        if let Some(tombstone) = epitaph(&context) {
+            let until = tombstone.until;
+            self.table.bury(id, tombstone);
+            if context.armed.is_none_or(|armed| armed > until) {
+                self.wheel.arm(until, Timer::Transaction(id));
+            }
+            return;
+        }
+        if let Some(deadline) = context.deadline() {
+            let late = context.armed.is_none_or(|armed| armed > deadline || armed <= now);
+            if late {
+                self.wheel.arm(deadline, Timer::Transaction(id));
+                context.armed = Some(deadline);
+            }
+        }
+        self.table.put(id, context);
+    }
+
+    fn remove(&mut self, id: Id) {
+        self.table.remove(id);
+        self.shared.transactions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is left of a transaction whose last answer went up: a retransmitted 2xx or request finds its way by the branch alone.
+fn epitaph(context: &Context) -> Option<Tombstone> {
+    use crate::context::{Cancel, Client, Hop, Server};
+    let until = match &context.server {
+        Server::Invite(machine) if machine.is_accepted() => machine.deadline()?,
+        Server::Other(machine) if machine.is_completed() => machine.deadline()?,
+        _ => return None,
+    };
+    let cancelling = |cancel: &Cancel| matches!(cancel, Cancel::Sent { client, .. } if !client.is_terminated());
+    let pending = context.branches.iter().any(|branch| {
+        let failing = matches!(&branch.client, Client::Invite(machine) if machine.is_completed());
+        !branch.finished || failing || cancelling(&branch.cancel)
+    });
+    if pending {
+        return None;
+    }
+    let backend = match &context.branches.get(context.answered_by)?.hop {
+        Hop::Backend(state) => state.id(),
+        Hop::Peer => crate::id::BackendId(0),
+    };
+    Some(Tombstone { until, backend, attempt: context.answered_by as u8, invite: context.kind.invite })
+}
+
+impl Table {
+    /// Takes a live context out while it is worked on.
+    fn take(&mut self, id: Id) -> Option<Box<Context>> {
+        let entry = self.entry(id)?;
+        if !matches!(entry, Entry::Live(_)) {
+            return None;
+        }
+        match std::mem::replace(entry, Entry::Busy) {
+            Entry::Live(context) => Some(context),
+            Entry::Over(_) | Entry::Busy => None,
+        }
+    }
+
+    fn put(&mut self, id: Id, context: Box<Context>) {
+        if let Some(entry) = self.entry(id) {
+            *entry = Entry::Live(context);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A request: RFC 3261 §17.2.3 (does it belong to a transaction we know?), then §16.3 (may it be forwarded?).
+
+use super::Core;
+use super::answer::Answer;
+use crate::context::Server;
+use crate::counters::Counter;
+use crate::decide::{Arrival, Deaf, Decider, Decision, Refusal};
+use crate::io::Flow;
+use crate::origin::Origin;
+use crate::running::Running;
+use crate::table::{Entry, Id, Tombstone};
+use crate::token;
+use sip::transaction::{KeyClass, ServerAction};
+use sip::{Instant, Limits, Message, Method, Name, Scheme};
+use std::hash::Hasher;
+
+impl Core {
+    pub(super) fn request(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        flow: Flow,
+        message: &Message<'_>,
+        limits: &Limits,
+    ) {
+        // A listener that a reload took away may still have datagrams in its queue.
+        let Some((farm, listener)) = running.listener(flow.listener) else {
+            return;
+        };
+        if let Err(fault) = sip::check(message, limits) {
+            self.refuse_faulty(running, now, farm, flow, message, fault);
+            return;
+        }
+        let line = message.request_line();
+        let Some(uri) = line.and_then(|line| sip::uri::parse(line.uri).ok()) else {
+            return;
+        };
+        let arrival = Arrival { message, flow, farm, listener, origin: Origin::of(farm, listener, &flow), uri };
+        if farm.settings.stateless {
+            self.process(running, now, &arrival, 0);
+            return;
+        }
+        if message.method() == Method::Cancel {
+            self.cancel_arrived(running, now, &arrival);
+            return;
+        }
+        let key = self.key(&arrival, KeyClass::Own);
+        match self.table.find(key) {
+            Some(id) => self.repeated(running, now, &arrival, key, id),
+            None => self.process(running, now, &arrival, key),
+        }
+    }
+
+    /// RFC 3261 §17.2.3 as a keyed hash, so that nobody can choose requests that collide.
+    pub(super) fn key(&self, arrival: &Arrival<'_>, class: KeyClass) -> u64 {
+        let mut hasher = self.shared.secrets.table_hasher();
+        hasher.write_u32(arrival.farm.settings.id.0);
+        sip::transaction::key(arrival.message, &mut hasher, class);
+        hasher.finish()
+    }
+
+    /// A retransmission, or the ACK of a failure.
+    fn repeated(&mut self, running: &Running, now: Instant, arrival: &Arrival<'_>, key: u64, id: Id) {
+        self.count(Counter::RetransmissionsReceived);
+        if let Some(Entry::Over(tombstone)) = self.table.entry(id) {
+            let tombstone = *tombstone;
+            self.repeated_after_end(running, now, arrival, key, id, &tombstone);
+            return;
+        }
+        let Some(mut context) = self.table.take(id) else {
+            return;
+        };
+        if let Some(via) = arrival.message.top_via() {
+            // A NAT may have moved the sender meanwhile: it is answered where it is now.
+            context.upstream = crate::forward::upstream(arrival.farm, arrival.flow, &via);
+        }
+        let is_ack = arrival.message.method() == Method::Ack;
+        let (server, action) = match context.server {
+            Server::Invite(machine) if is_ack => {
+                let (machine, action) = machine.on_ack(now, &super::TIMING);
+                (Server::Invite(machine), action)
+            }
+            Server::Invite(machine) => {
+                let (machine, action) = machine.on_request();
+                (Server::Invite(machine), action)
+            }
+            Server::Other(machine) => {
+                let (machine, action) = machine.on_request();
+                (Server::Other(machine), action)
+            }
+        };
+        context.server = server;
+        match action {
+            ServerAction::Retransmit => match context.last_response.clone() {
+                Some(packet) => self.send(context.upstream, packet),
+                None if context.kind.invite => self.send_trying(running, &mut context),
+                // RFC 4320: a non-INVITE in progress is answered by silence.
+                None => {}
+            },
+            ServerAction::PassUp => self.process(running, now, arrival, key),
+            _ => {}
+        }
+        self.settle(now, id, context);
+    }
+
+    /// The answer has gone up already. The INVITE's 2xx is repeated by the callee itself (RFC 6026 §7.1); anything else goes to
+    /// the backend once more by its old branch, and the backend repeats its answer.
+    fn repeated_after_end(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        arrival: &Arrival<'_>,
+        key: u64,
+        id: Id,
+        tombstone: &Tombstone,
+    ) {
+        match arrival.message.method() {
+            Method::Ack => self.process(running, now, arrival, key),
+            Method::Invite => {}
+            _ => self.forward_again(running, now, arrival, id, tombstone),
+        }
+    }
+
+    /// RFC 3261 §16.3, then the decision.
+    fn process(&mut self, running: &Running, now: Instant, arrival: &Arrival<'_>, key: u64) {
+        if let Some(answer) = self.validate(arrival) {
+            let lines = answer.1;
+            let answer = Answer { code: answer.0, lines: &lines };
+            self.reply(running, now, arrival, answer);
+            return;
+        }
+        let random = self.next_random();
+        let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };
+        match decider.decide(arrival) {
+            Decision::Alive => self.reply(running, now, arrival, Answer::code(200)),
+            Decision::Refuse(refusal) => self.refuse(running, now, arrival, refusal),
+            Decision::Forward(plan) => {
+                let loop_hash = self.loop_hash(arrival, plan.followed);
+                if self.has_looped(arrival.message, loop_hash) {
+                    self.count(Counter::Loops);
+                    self.reply(running, now, arrival, Answer::code(482));
+                } else if arrival.farm.settings.stateless || arrival.message.method() == Method::Ack {
+                    self.forward_stateless(running, arrival, &plan, loop_hash);
+                } else {
+                    self.start(running, now, arrival, plan, loop_hash, key);
+                }
+            }
+        }
+    }
+
+    /// What makes a proper request unfit to be forwarded: the status and further header lines. The steps are those of §16.3.
+    fn validate(&self, arrival: &Arrival<'_>) -> Option<(u16, Vec<u8>)> {
+        let message = arrival.message;
+        // 2. URI scheme.
+        if matches!(arrival.uri.scheme, Scheme::Other(_)) {
+            return Some((416, Vec::new()));
+        }
+        // 3. Max-Forwards.
+        if message.max_forwards() == Some(0) {
+            self.count(Counter::HopsExceeded);
+            return Some((483, Vec::new()));
+        }
+        let breadth = message.first(Name::MaxBreadth);
+        if breadth.is_some_and(|header| header.value == b"0") {
+            return Some((440, Vec::new()));
+        }
+        // 4. The loop check needs the decision: see `has_looped`.
+        // 5. Proxy-Require: there is no extension that this proxy must understand.
+        let mut unsupported = Vec::new();
+        for value in message.values(Name::ProxyRequire) {
+            let separator: &[u8] = if unsupported.is_empty() { b"Unsupported: " } else { b", " };
+            unsupported.extend_from_slice(separator);
+            unsupported.extend_from_slice(value.bytes);
+        }
+        if unsupported.is_empty() {
+            return None;
+        }
+        unsupported.extend_from_slice(b"\r\n");
+        Some((420, unsupported))
+    }
+
+    /// RFC 5393 §4.2.1: all that the decision depended on. The sender is part of it, since a call that one box passes on to another
+    /// comes through here again with the same Request-URI.
+    pub(super) fn loop_hash(&self, arrival: &Arrival<'_>, followed: u64) -> u32 {
+        let message = arrival.message;
+        let mut hasher = self.shared.secrets.table_hasher();
+        hasher.write(message.request_line().map_or(b"", |line| line.uri));
+        hasher.write(message.call_id().unwrap_or_default());
+        hasher.write_u32(message.cseq().map_or(0, |cseq| cseq.number));
+        hasher.write_u64(followed);
+        match arrival.origin {
+            Origin::Client => hasher.write_u64(0),
+            Origin::Trunk(index) => hasher.write_u64(1 + index as u64),
+            Origin::Backend(_) => {
+                hasher.write_u64(u64::from(arrival.origin.backend_id(arrival.farm).0) << 32);
+            }
+        }
+        hasher.finish() as u32
+    }
+
+    /// RFC 5393 §4.2: did this request pass here before with the same outcome? Only Vias with our MAC are asked.
+    fn has_looped(&self, message: &Message<'_>, loop_hash: u32) -> bool {
+        message.vias().any(|via| {
+            via.branch()
+                .filter(|branch| token::looks_like_ours(branch))
+                .and_then(|branch| self.shared.secrets.read_branch(branch, message.call_id().unwrap_or_default()))
+                .is_some_and(|branch| branch.loop_hash == loop_hash)
+        })
+    }
+
+    /// The transaction table is full: a 503 that keeps no state.
+    pub(super) fn at_transaction_limit(&mut self, running: &Running, now: Instant, arrival: &Arrival<'_>) {
+        self.count(Counter::TransactionLimit);
+        self.tell_limit(now, "transactions");
+        self.refuse(running, now, arrival, Refusal::Overloaded);
+    }
+}

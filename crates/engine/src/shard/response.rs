@@ -1,0 +1,403 @@
+//! RFC 3261 §16.7: what a response does. Its steps in their order: find the context, Timer C, remove our Via, add it to the
+//! context, forward it at once or choose the best, cancel what is pending.
+
+use super::{Core, TIMING};
+use crate::context::{Cancel, Client, Context, Hop};
+use crate::counters::Counter;
+use crate::identity::{tag_key, text_key};
+use crate::io::{Flow, Packet};
+use crate::running::Running;
+use crate::table::{Entry, Id, Tombstone};
+use crate::token::{self, Branch};
+use sip::transaction::ClientAction;
+use sip::{Instant, Limits, Message, Method};
+use std::time::Duration;
+
+/// RFC 3261 §17: how long transactions of a process before this one may still be answered.
+const TRANSACTION_LIFE: Duration = Duration::from_secs(32);
+
+impl Core {
+    pub(super) fn response(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        flow: Flow,
+        message: &Message<'_>,
+        limits: &Limits,
+    ) {
+        if let Err(fault) = sip::check(message, limits) {
+            // A response is never answered (RFC 3261 §8.1.3.4).
+            self.counters.add_fault(fault);
+            return;
+        }
+        let Some(branch) = self.own_branch(message) else {
+            // RFC 3261 §18.1.2.
+            self.count(Counter::StrayResponses);
+            return;
+        };
+        if branch.own {
+            self.pong(now, &branch, message);
+            return;
+        }
+        if branch.stateless {
+            self.forward_by_token(message, &branch);
+            return;
+        }
+        if branch.epoch != self.shared.secrets.epoch {
+            self.foreign_epoch(now, message, &branch);
+            return;
+        }
+        let id = Id { index: branch.index, sequence: branch.sequence };
+        if let Some(Entry::Over(tombstone)) = self.table.entry(id) {
+            let tombstone = *tombstone;
+            self.after_end(now, flow, message, &branch, &tombstone);
+            return;
+        }
+        // 1. Find the response context.
+        let Some(mut context) = self.table.take(id) else {
+            // RFC 6026 §7.2: it would be a response to nothing.
+            self.count(Counter::StrayResponses);
+            return;
+        };
+        let at = usize::from(branch.attempt);
+        if at < context.branches.len() {
+            if message.method() == Method::Cancel {
+                self.cancel_answered(now, &mut context, at, message);
+            } else {
+                self.on_branch(running, now, id, &mut context, at, flow, message);
+            }
+        }
+        self.settle(now, id, context);
+    }
+
+    /// Our topmost Via, verified.
+    fn own_branch(&self, message: &Message<'_>) -> Option<Branch> {
+        let via = message.top_via()?;
+        let text = via.branch()?;
+        if !token::looks_like_ours(text) {
+            return None;
+        }
+        self.shared.secrets.read_branch(text, message.call_id()?)
+    }
+
+    /// A transaction of a process before this one, or of another unit. Calls must not be lost; other requests are repeated by
+    /// their senders once their time is over.
+    fn foreign_epoch(&mut self, now: Instant, message: &Message<'_>, branch: &Branch) {
+        let young = now.saturating_since(self.shared.started) <= TRANSACTION_LIFE;
+        if message.method() == Method::Invite || young {
+            self.forward_by_token(message, branch);
+        } else {
+            self.count(Counter::StrayResponses);
+        }
+    }
+
+    /// A retransmission for a transaction that is over: a 2xx of an INVITE must reach the caller each time, and a repeated request's
+    /// answer its sender.
+    fn after_end(&mut self, now: Instant, flow: Flow, message: &Message<'_>, branch: &Branch, tombstone: &Tombstone) {
+        let code = message.status_line().map_or(0, |line| line.code);
+        let success = (200..300).contains(&code);
+        if tombstone.invite && !success {
+            self.count(Counter::StrayResponses);
+        } else if code >= 200 {
+            if tombstone.invite && tombstone.backend.0 == 0 {
+                self.heard_again(now, flow, message);
+            }
+            self.forward_by_token(message, branch);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one response and everything it belongs to")]
+    fn on_branch(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        id: Id,
+        context: &mut Context,
+        at: usize,
+        flow: Flow,
+        message: &Message<'_>,
+    ) {
+        let code = message.status_line().map_or(0, |line| line.code);
+        self.heard_from(now, context, at, flow, code);
+        self.learn(now, context, at, code);
+        let branch = &mut context.branches[at];
+        let (client, action) = match branch.client {
+            Client::Invite(machine) => {
+                let (machine, action) = machine.on_response(now, code, &TIMING);
+                (Client::Invite(machine), action)
+            }
+            Client::Other(machine) => {
+                let (machine, action) = machine.on_response(now, code, &TIMING);
+                (Client::Other(machine), action)
+            }
+        };
+        branch.client = client;
+        match action {
+            ClientAction::PassUp => {}
+            ClientAction::PassUpAndAck => {
+                let sent = branch.sent.clone();
+                let ack = self.ack_of(running, &sent, message);
+                let branch = &mut context.branches[at];
+                branch.ack.clone_from(&ack);
+                let to = branch.flow;
+                if let Some(ack) = ack {
+                    self.send(to, ack);
+                }
+            }
+            ClientAction::Ack => {
+                if let Some(ack) = branch.ack.clone() {
+                    let to = branch.flow;
+                    self.send(to, ack);
+                }
+                return;
+            }
+            _ => return,
+        }
+        if code < 200 {
+            self.provisional(running, now, context, at, flow, message, code);
+        } else if (200..300).contains(&code) {
+            self.success(running, now, id, context, at, message);
+        } else {
+            self.failure(running, now, id, context, at, message, code);
+        }
+    }
+
+    /// A phone whose NAT moved it while it rang answers from a new address; that it knows our branch proves it is the phone.
+    fn heard_from(&mut self, now: Instant, context: &mut Context, at: usize, flow: Flow, code: u16) {
+        let branch = &mut context.branches[at];
+        let moved = flow.remote != branch.flow.remote && flow.listener == branch.flow.listener;
+        if !matches!(branch.hop, Hop::Peer) || !moved || code <= 100 {
+            return;
+        }
+        branch.flow = flow;
+        if let Some(note) = &mut branch.dialog {
+            note.peer = flow;
+            let note = *note;
+            self.peer_moved(now, note.binding, flow);
+            if let Some(to_tag) = note.to_tag {
+                let directory = &self.shared.directory;
+                directory.with_dialogs(note.key.call, |dialogs| dialogs.move_peer(&note.key, to_tag, flow));
+            }
+        }
+    }
+
+    fn peer_moved(&self, now: Instant, binding: u64, flow: Flow) {
+        if binding != 0 {
+            self.shared.directory.move_binding(now, binding, flow);
+        }
+    }
+
+    /// The same for a 2xx that is repeated because its ACK went to the old address.
+    fn heard_again(&mut self, now: Instant, flow: Flow, message: &Message<'_>) {
+        let secrets = &self.shared.secrets;
+        let call = text_key(secrets, message.call_id().unwrap_or_default());
+        let from_tag = tag_key(secrets, message.from().and_then(|from| from.tag()));
+        let to_tag = tag_key(secrets, message.to().and_then(|to| to.tag()));
+        let directory = &self.shared.directory;
+        let moved = directory.with_dialogs(call, |dialogs| dialogs.move_called_peer(call, from_tag, to_tag, flow));
+        if let Some(binding) = moved {
+            self.peer_moved(now, binding, flow);
+        }
+    }
+
+    /// What the answer says about its backend.
+    fn learn(&mut self, now: Instant, context: &mut Context, at: usize, code: u16) {
+        let branch = &mut context.branches[at];
+        if let Hop::Backend(state) = &branch.hop {
+            if !branch.answered {
+                let elapsed = now.saturating_since(branch.sent_at);
+                let event = state.on_answer(now, elapsed);
+                self.outputs.extend(event.map(crate::io::Output::Event));
+            }
+            if code >= 500 {
+                state.on_failure_answer(now, code);
+            }
+        }
+        branch.answered = true;
+        if let Some(work) = &mut branch.work {
+            work.answered();
+        }
+    }
+
+    fn ack_of(&mut self, running: &Running, sent: &Packet, response: &Message<'_>) -> Option<Packet> {
+        let limits = super::receive::message_limits(running);
+        let sent = sip::parse(sent, &limits).ok()?;
+        self.scratch.clear();
+        sip::build::ack(&sent, response, &mut self.scratch);
+        Some(Packet::copy_from(&self.scratch))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one response and everything it belongs to")]
+    fn provisional(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        context: &mut Context,
+        at: usize,
+        _from: Flow,
+        message: &Message<'_>,
+        code: u16,
+    ) {
+        let branch = &mut context.branches[at];
+        branch.provisional = true;
+        // 2. Timer C.
+        if branch.timer_c.is_some() && code > 100 {
+            branch.timer_c = Some(now + TIMING.timer_c);
+        }
+        if matches!(branch.cancel, Cancel::Wanted) {
+            self.send_cancel(running, now, context, at);
+            return;
+        }
+        if context.branches[at].abandoned {
+            self.want_cancel(running, now, context, at);
+            return;
+        }
+        if !context.kind.invite {
+            // RFC 4320 §4.1: no provisional answer to a non-INVITE but 100, and that is never forwarded.
+            return;
+        }
+        context.failover_at = None;
+        if code > 100 {
+            // 5. Forwarded at once.
+            let packet = self.edit_response(running, now, context, at, message);
+            self.send_up(now, context, code, packet);
+        }
+    }
+
+    /// A 2xx. Of an INVITE every one is forwarded at once, whatever came before (§16.7 step 5).
+    fn success(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        id: Id,
+        context: &mut Context,
+        at: usize,
+        message: &Message<'_>,
+    ) {
+        let code = message.status_line().map_or(200, |line| line.code);
+        let branch = &mut context.branches[at];
+        let first = !branch.finished;
+        branch.finished = true;
+        branch.timer_c = None;
+        branch.work = None;
+        context.failover_at = None;
+        if !context.kind.invite {
+            if !context.server_is_done() {
+                context.answered_by = at;
+                let packet = self.edit_response(running, now, context, at, message);
+                self.send_up(now, context, code, packet);
+            }
+            self.after_final(running, now, context, at, message, code);
+            self.cancel_others(running, now, context, at, b"");
+            return;
+        }
+        context.answered_by = at;
+        if first {
+            self.begin_dialog(running, now, context, at, message);
+        }
+        let packet = self.edit_response(running, now, context, at, message);
+        self.send_up(now, context, code, packet);
+        context.placement = None;
+        // 10. RFC 3326: the others learn that they were late.
+        let reason = b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n";
+        self.cancel_others(running, now, context, at, reason);
+        let _ = id;
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one response and everything it belongs to")]
+    fn failure(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        id: Id,
+        context: &mut Context,
+        at: usize,
+        message: &Message<'_>,
+        code: u16,
+    ) {
+        let branch = &mut context.branches[at];
+        if branch.finished {
+            return;
+        }
+        branch.finished = true;
+        branch.timer_c = None;
+        branch.work = None;
+        let abandoned = branch.abandoned;
+        if !context.server_is_done() {
+            // 4. Add the response to the context; an abandoned branch has nothing to say any more unless nobody else has.
+            let packet = self.edit_response(running, now, context, at, message);
+            if !abandoned || context.best.is_none() {
+                self.keep_best(running, context, at, code, packet);
+            }
+        }
+        if code >= 600 {
+            context.placement = None;
+            self.cancel_others(running, now, context, at, b"");
+        }
+        self.after_final(running, now, context, at, message, code);
+        if !abandoned && self.try_next(running, now, id, context, at, Some(code)) {
+            return;
+        }
+        self.conclude(running, now, context);
+    }
+
+    /// A branch that ended without a response: its transport failed, or it timed out.
+    pub(super) fn branch_failed(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        id: Id,
+        context: &mut Context,
+        at: usize,
+        code: u16,
+    ) {
+        let branch = &mut context.branches[at];
+        branch.finished = true;
+        branch.timer_c = None;
+        branch.work = None;
+        let abandoned = branch.abandoned;
+        if context.kind.in_dialog && matches!(code, 408 | 503) {
+            self.dialog_timed_out(running, now, context, at);
+            return;
+        }
+        if !abandoned && self.try_next(running, now, id, context, at, None) {
+            return;
+        }
+        let silent = code == 408 && !context.kind.invite;
+        if context.best.is_none() && !silent && !context.server_is_done() {
+            // 9. A transport failure is a 503, and a lone 503 goes up as 500 (§16.7 step 6).
+            let own = if code == 503 { 500 } else { code };
+            let answer = super::answer::Answer::code(own);
+            let packet = self.answer_context(running, context, answer);
+            self.keep_best(running, context, at, own, packet);
+        }
+        self.conclude(running, now, context);
+    }
+
+    /// Every branch is done: the best answer goes up (§16.7 steps 6 and 9).
+    pub(super) fn conclude(&mut self, running: &Running, now: Instant, context: &mut Context) {
+        if !context.is_answered_by_all() || context.server_is_done() {
+            return;
+        }
+        context.failover_at = None;
+        context.placement = None;
+        match context.best.take() {
+            // RFC 4320 §4.2: never a 408 to a non-INVITE; its sender has timed out by itself.
+            Some(best) if best.code == 408 && !context.kind.invite => context.server = context.server.ended(),
+            Some(best) => {
+                context.answered_by = best.branch;
+                self.send_up(now, context, best.code, Some(best.packet));
+            }
+            None if context.kind.invite => {
+                let code = if context.cancelled { 487 } else { 408 };
+                let answer = super::answer::Answer::code(code);
+                let packet = self.answer_context(running, context, answer);
+                self.send_up(now, context, code, packet);
+            }
+            None => context.server = context.server.ended(),
+        }
+        for branch in &mut context.branches {
+            branch.ticket = None;
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! RFC 3261 §16.6: a context begins, and each of its branches.
+
+use super::{Core, TIMING};
+use crate::context::{Cancel, Client, ClientBranch, Context, Hop, Kind, Placement, Server};
+use crate::counters::Counter;
+use crate::decide::{Arrival, Plan};
+use crate::forward::{self, Forwarding};
+use crate::io::{Flow, Packet};
+use crate::register::Registration;
+use crate::running::Running;
+use crate::table::Id;
+use crate::token::Branch;
+use sip::transaction::{InviteClient, InviteServer, Link, OtherClient, OtherServer};
+use sip::{Instant, Method};
+use smallvec::SmallVec;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// RFC 3261 §17.2.1: an INVITE that nobody answers for so long gets a 100 from us.
+const TRYING_AFTER: Duration = Duration::from_millis(200);
+
+impl Core {
+    /// Opens a context and sends its first branch.
+    pub(super) fn start(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        arrival: &Arrival<'_>,
+        plan: Plan,
+        loop_hash: u32,
+        key: u64,
+    ) {
+        let limit = running.settings.limits.transactions as u32;
+        if self.shared.transactions.load(Ordering::Relaxed) >= limit {
+            self.at_transaction_limit(running, now, arrival);
+            return;
+        }
+        let Some(via) = arrival.message.top_via() else {
+            return;
+        };
+        let upstream = forward::upstream(arrival.farm, arrival.flow, &via);
+        if !super::answer::is_safe(upstream.remote) {
+            self.count(Counter::UnsafeDestination);
+            return;
+        }
+        let id = self.table.next_id();
+        let branch = self.branch_of(id, 0, loop_hash, upstream);
+        let (packet, registration) = self.write_request(running, arrival, &plan, &branch);
+        let mut context = Box::new(new_context(now, arrival, upstream));
+        context.placement = self.placement(running, arrival, &plan);
+        let id = self.table.insert(key, context);
+        self.shared.transactions.fetch_add(1, Ordering::Relaxed);
+        if let Some(mut context) = self.table.take(id) {
+            self.begin_branch(running, now, &mut context, plan, packet, registration);
+            self.settle(now, id, context);
+        }
+    }
+
+    /// Sends one branch of a context and sets its timers.
+    pub(super) fn begin_branch(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        context: &mut Context,
+        plan: Plan,
+        packet: Packet,
+        registration: Option<Registration>,
+    ) {
+        self.count(Counter::RequestsForwarded);
+        let invite = context.kind.invite;
+        let client = if invite {
+            Client::Invite(InviteClient::start(now, Link::Datagram, &TIMING))
+        } else {
+            Client::Other(OtherClient::start(now, Link::Datagram, &TIMING))
+        };
+        let work = match &plan.hop {
+            Hop::Backend(state) => Some(state.begin_work(context.kind.cost())),
+            Hop::Peer => None,
+        };
+        context.failover_at = self.failover_deadline(running, now, context);
+        context.branches.push(ClientBranch {
+            client,
+            flow: plan.flow,
+            hop: plan.hop,
+            sent: packet.clone(),
+            sent_at: now,
+            answered: false,
+            provisional: false,
+            finished: false,
+            abandoned: false,
+            cancel: Cancel::NotWanted,
+            ack: None,
+            timer_c: invite.then(|| now + TIMING.timer_c),
+            work,
+            registration: registration.map(Box::new),
+            dialog: plan.dialog,
+            ticket: plan.ticket,
+        });
+        self.send(plan.flow, packet);
+    }
+
+    /// The branch parameter's facts for the attempt with this number.
+    pub(super) fn branch_of(&self, id: Id, attempt: u8, loop_hash: u32, upstream: Flow) -> Branch {
+        Branch {
+            stateless: false,
+            own: false,
+            shard: self.index,
+            index: id.index,
+            attempt,
+            sequence: id.sequence,
+            epoch: self.shared.secrets.epoch,
+            loop_hash,
+            upstream,
+        }
+    }
+
+    /// The request as it leaves.
+    pub(super) fn write_request(
+        &mut self,
+        running: &Running,
+        arrival: &Arrival<'_>,
+        plan: &Plan,
+        branch: &Branch,
+    ) -> (Packet, Option<Registration>) {
+        let secrets = &self.shared.secrets;
+        let call_id = arrival.message.call_id().unwrap_or_default();
+        let text = secrets.seal_branch(branch, call_id);
+        let forwarding = Forwarding { secrets, running, branch: &text };
+        let registration = forwarding.write(arrival, plan, &mut self.edits, &mut self.scratch);
+        (Packet::copy_from(&self.scratch), registration)
+    }
+
+    /// What another attempt would need; only requests that may be tried elsewhere keep it.
+    fn placement(&self, running: &Running, arrival: &Arrival<'_>, plan: &Plan) -> Option<Box<Placement>> {
+        let placed = plan.placed.as_ref()?;
+        if arrival.message.to().and_then(|to| to.tag()).is_some() {
+            return None;
+        }
+        let settings = &arrival.farm.settings.services[placed.service];
+        Some(Box::new(Placement {
+            request: Packet::copy_from(arrival.message.bytes()),
+            arrived: arrival.flow,
+            service: placed.service,
+            generation: running.generation,
+            tried: SmallVec::from_slice(&[placed.backend]),
+            affinity: placed.affinity.clone(),
+            by_affinity: placed.by_affinity,
+            attempts_left: settings.failover.attempts.saturating_sub(1),
+        }))
+    }
+}
+
+fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow) -> Context {
+    let kind = Kind::of(arrival);
+    let server = if kind.invite {
+        Server::Invite(InviteServer::start(Link::Datagram))
+    } else {
+        Server::Other(OtherServer::start(Link::Datagram))
+    };
+    Context {
+        kind,
+        farm: arrival.farm.settings.id,
+        upstream,
+        server,
+        branches: SmallVec::new(),
+        answered_by: 0,
+        best: None,
+        last_response: None,
+        cancelled: false,
+        cancel_reason: Box::default(),
+        trying_at: kind.invite.then(|| now + TRYING_AFTER),
+        failover_at: None,
+        placement: None,
+        armed: None,
+    }
+}
+
+impl Kind {
+    fn of(arrival: &Arrival<'_>) -> Self {
+        let method = arrival.message.method();
+        Self {
+            invite: method == Method::Invite,
+            bye: method == Method::Bye,
+            register: method == Method::Register,
+            in_dialog: arrival.message.to().and_then(|to| to.tag()).is_some(),
+            refreshes: matches!(method, Method::Invite | Method::Update),
+            may_retry_later: matches!(method, Method::Register | Method::Subscribe),
+            waits_for_final: matches!(method, Method::Register | Method::Options | Method::Subscribe | Method::Publish),
+            with_credentials: arrival.message.credentials().next().is_some(),
+        }
+    }
+
+    /// What the transaction costs its backend, for `least-work`.
+    fn cost(self) -> crate::pool::Cost {
+        if self.invite {
+            crate::pool::Cost::Invite
+        } else if self.register {
+            crate::pool::Cost::Register
+        } else {
+            crate::pool::Cost::Other
+        }
+    }
+}

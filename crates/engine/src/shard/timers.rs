@@ -1,0 +1,210 @@
+//! What happens by itself: RFC 3261 §16.8 and the timers of §17, the sweep of the directory, the pings.
+
+use super::{Core, TIMING, Timer};
+use crate::context::{Cancel, Client, Context, Hop, Server};
+use crate::counters::Counter;
+use crate::io::Packet;
+use crate::running::Running;
+use crate::table::{Entry, Id};
+use sip::Instant;
+use sip::transaction::{ClientAction, ServerAction};
+use std::time::Duration;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+impl Core {
+    pub(super) fn start_sweeping(&mut self, now: Instant) {
+        self.wheel.arm(now + SWEEP_EVERY, Timer::Sweep);
+    }
+
+    pub(super) fn turn(&mut self, running: &Running, now: Instant) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.turn(now, &mut due);
+        for timer in due.drain(..) {
+            match timer {
+                Timer::Transaction(id) => self.transaction_due(running, now, id),
+                Timer::Sweep => self.sweep(running, now),
+                Timer::Ping => self.ping_due(now),
+            }
+        }
+        self.due = due;
+    }
+
+    fn transaction_due(&mut self, running: &Running, now: Instant, id: Id) {
+        match self.table.entry(id) {
+            Some(Entry::Over(tombstone)) => {
+                let until = tombstone.until;
+                if until <= now {
+                    self.remove(id);
+                } else {
+                    self.wheel.arm(until, Timer::Transaction(id));
+                }
+                return;
+            }
+            Some(Entry::Live(_)) => {}
+            Some(Entry::Busy) | None => return,
+        }
+        let Some(mut context) = self.table.take(id) else {
+            return;
+        };
+        context.armed = None;
+        self.context_due(running, now, id, &mut context);
+        self.settle(now, id, context);
+    }
+
+    fn context_due(&mut self, running: &Running, now: Instant, id: Id, context: &mut Context) {
+        if context.trying_at.is_some_and(|at| at <= now) {
+            self.send_trying(running, context);
+        }
+        for at in 0..context.branches.len() {
+            self.branch_due(running, now, id, context, at);
+        }
+        if context.failover_at.is_some_and(|at| at <= now) {
+            self.answer_overdue(running, now, id, context);
+        }
+        self.server_due(now, context);
+    }
+
+    fn server_due(&mut self, now: Instant, context: &mut Context) {
+        if context.server.deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        let (server, action) = match context.server {
+            Server::Invite(machine) => {
+                let (machine, action) = machine.on_timer(now, &TIMING);
+                (Server::Invite(machine), action)
+            }
+            Server::Other(machine) => {
+                let (machine, action) = machine.on_timer(now, &TIMING);
+                (Server::Other(machine), action)
+            }
+        };
+        context.server = server;
+        if action == ServerAction::Retransmit
+            && let Some(packet) = context.last_response.clone()
+        {
+            self.count(Counter::Retransmissions);
+            self.send(context.upstream, packet);
+        }
+    }
+
+    fn branch_due(&mut self, running: &Running, now: Instant, id: Id, context: &mut Context, at: usize) {
+        self.cancel_due(running, now, id, context, at);
+        let branch = &mut context.branches[at];
+        if branch.client.deadline().is_some_and(|due| due <= now) {
+            let (client, action) = match branch.client {
+                Client::Invite(machine) => {
+                    let (machine, action) = machine.on_timer(now, &TIMING);
+                    (Client::Invite(machine), action)
+                }
+                Client::Other(machine) => {
+                    let (machine, action) = machine.on_timer(now, &TIMING);
+                    (Client::Other(machine), action)
+                }
+            };
+            branch.client = client;
+            match action {
+                ClientAction::Retransmit => {
+                    let (flow, packet) = (branch.flow, branch.sent.clone());
+                    self.count(Counter::Retransmissions);
+                    self.send(flow, packet);
+                }
+                ClientAction::Timeout => self.branch_timed_out(running, now, id, context, at),
+                _ => {}
+            }
+        }
+        let branch = &mut context.branches[at];
+        if branch.timer_c.is_some_and(|due| due <= now) {
+            // §16.8: it rang for three minutes.
+            branch.timer_c = None;
+            self.want_cancel(running, now, context, at);
+        }
+    }
+
+    /// §16.8 and §16.9: no final answer came; for an INVITE that is as a 408.
+    fn branch_timed_out(&mut self, running: &Running, now: Instant, id: Id, context: &mut Context, at: usize) {
+        self.count(Counter::TimedOut);
+        let branch = &context.branches[at];
+        if branch.finished {
+            return;
+        }
+        if let Hop::Backend(state) = &branch.hop
+            && !branch.answered
+        {
+            let event = state.on_timeout(now);
+            self.tell_if(event);
+        }
+        self.branch_failed(running, now, id, context, at, 408);
+    }
+
+    /// The other party of a dialog does not answer: 481, so that the phone hangs up or subscribes anew (RFC 3261 §12.2.1.2 lets
+    /// it treat 408 alike, but a proxy must not send 408 to a non-INVITE).
+    pub(super) fn dialog_timed_out(&mut self, running: &Running, now: Instant, context: &mut Context, at: usize) {
+        let branch = &mut context.branches[at];
+        branch.finished = true;
+        branch.timer_c = None;
+        branch.work = None;
+        let at_backend = matches!(branch.hop, Hop::Backend(_));
+        let code = match (at_backend, context.kind.invite) {
+            (true, _) => 481,
+            (false, true) => 408,
+            (false, false) => {
+                self.conclude(running, now, context);
+                return;
+            }
+        };
+        if let Some(note) = context.branches[at].dialog
+            && let Some(to_tag) = note.to_tag
+            && (context.kind.bye || code == 481)
+            && self.shared.directory.end_dialog(&note.key, to_tag)
+        {
+            self.count(Counter::CallsEnded);
+        }
+        let answer = super::answer::Answer::code(code);
+        let packet = self.answer_context(running, context, answer);
+        self.keep_best(running, context, at, code, packet);
+        self.conclude(running, now, context);
+    }
+
+    fn cancel_due(&mut self, running: &Running, now: Instant, id: Id, context: &mut Context, at: usize) {
+        let branch = &mut context.branches[at];
+        let flow = branch.flow;
+        let finished = branch.finished;
+        let Cancel::Sent { client, packet, gives_up } = &mut branch.cancel else {
+            return;
+        };
+        let over = *gives_up <= now && !finished;
+        if client.deadline().is_some_and(|due| due <= now) {
+            let (machine, action) = client.on_timer(now, &TIMING);
+            *client = machine;
+            if action == ClientAction::Retransmit {
+                let packet: Packet = packet.clone();
+                self.count(Counter::Retransmissions);
+                self.send(flow, packet);
+            }
+        }
+        if over {
+            branch.client = branch.client.ended();
+            let code = if context.cancelled { 487 } else { 408 };
+            self.branch_failed(running, now, id, context, at, code);
+        }
+    }
+
+    /// Ends what has expired in this shard's part of the directory, and keeps the NAT bindings of phones open.
+    fn sweep(&mut self, running: &Running, now: Instant) {
+        self.wheel.arm(now + SWEEP_EVERY, Timer::Sweep);
+        let every = running.settings.farms.iter().filter_map(|farm| farm.keepalive).min();
+        let (part, parts) = (usize::from(self.index), self.shared.shards());
+        let sweep = self.shared.directory.sweep(now, part, parts, every);
+        for _ in 0..sweep.dialogs_ended {
+            self.count(Counter::CallsEnded);
+        }
+        let packet = Packet::copy_from(b"\r\n\r\n");
+        for flow in sweep.keep_alive {
+            let wanted = running.listener(flow.listener).is_some_and(|(farm, _)| farm.settings.keepalive.is_some());
+            if wanted {
+                self.send(flow, packet.clone());
+            }
+        }
+    }
+}

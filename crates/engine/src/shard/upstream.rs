@@ -1,0 +1,306 @@
+//! What goes back to the sender, and what is learnt from it on the way.
+
+use super::{Core, TIMING};
+use crate::context::{Best, ClientBranch, Context, Server};
+use crate::counters::Counter;
+use crate::directory::Dialog;
+use crate::id::BackendId;
+use crate::identity::{tag_key, text_key};
+use crate::io::Packet;
+use crate::running::Running;
+use sip::{Host, Instant, Message, Name, Value};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A session timer's end plus the time that its last refresh may be under way (RFC 4028 §10 leaves the margin open).
+const SESSION_GRACE: Duration = Duration::from_secs(32);
+
+impl Core {
+    /// RFC 3261 §16.7 step 3 and 8: our Via goes, a REGISTER's Contacts come back, a 503 becomes a 500. `None`: there is no further
+    /// Via, the response was for us.
+    pub(super) fn edit_response(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        context: &mut Context,
+        at: usize,
+        message: &Message<'_>,
+    ) -> Option<Packet> {
+        let ours = pop_via(message)?;
+        if leads_nowhere(message) {
+            self.count(Counter::UnsafeDestination);
+            return None;
+        }
+        let code = message.status_line().map_or(0, |line| line.code);
+        let mut edits = std::mem::take(&mut self.edits);
+        edits.clear();
+        edits.remove_values(message, &[ours]);
+        if context.kind.register && (200..300).contains(&code) {
+            self.registered(running, now, &context.branches[at], message, &mut edits);
+        }
+        if code == 503 {
+            hide_overload(message, &mut edits);
+        }
+        if matches!(code, 401 | 407) {
+            self.challenged(now, context, at, message, &mut edits);
+        }
+        self.scratch.clear();
+        edits.apply(message.bytes(), &mut self.scratch);
+        self.edits = edits;
+        Some(Packet::copy_from(&self.scratch))
+    }
+
+    fn registered(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        branch: &ClientBranch,
+        message: &Message<'_>,
+        edits: &mut sip::Edits,
+    ) {
+        let Some(registration) = &branch.registration else {
+            return;
+        };
+        let limits = &running.settings.limits;
+        let learnt = registration.answered(now, message, &self.shared.directory, limits, edits);
+        if learnt.is_err() {
+            self.count(Counter::BindingLimit);
+            self.tell_limit(now, "bindings");
+        }
+    }
+
+    /// Credentials for a nonce that this box did not issue are stale, not wrong: a phone that was moved must not ask its user for
+    /// the password (RFC 7616 §3.3).
+    fn challenged(
+        &mut self,
+        now: Instant,
+        context: &Context,
+        at: usize,
+        message: &Message<'_>,
+        edits: &mut sip::Edits,
+    ) {
+        let Some(backend) = context.branches.get(at).and_then(|branch| match &branch.hop {
+            crate::context::Hop::Backend(state) => Some(state.id()),
+            crate::context::Hop::Peer => None,
+        }) else {
+            return;
+        };
+        let own_nonce = context.kind.with_credentials && self.sent_own_nonce(now, &context.branches[at], backend);
+        for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
+            for header in message.all(name) {
+                let Some(challenge) = sip::Challenge::read(header.value, false) else {
+                    continue;
+                };
+                if let Some(nonce) = challenge.nonce() {
+                    let key = text_key(&self.shared.secrets, nonce);
+                    self.shared.directory.remember_nonce(now, key, backend);
+                }
+                let repeated = context.kind.with_credentials && !own_nonce;
+                if repeated && !challenge.stale() {
+                    let end = message.span_of(header.value).end;
+                    match challenge.param(b"stale") {
+                        Some(value) => edits.replace(message.span_of(value), b"TRUE"),
+                        None => edits.insert(end, b", stale=TRUE"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Was the nonce of the request's credentials issued by this backend, as far as we saw?
+    fn sent_own_nonce(&self, now: Instant, branch: &ClientBranch, backend: BackendId) -> bool {
+        let limits = sip::Limits::default();
+        let Ok(sent) = sip::parse(&branch.sent, &limits) else {
+            return false;
+        };
+        sent.credentials().any(|credentials| {
+            credentials.nonce().is_some_and(|nonce| {
+                let key = text_key(&self.shared.secrets, nonce);
+                self.shared.directory.nonce_backend(now, key) == Some(backend)
+            })
+        })
+    }
+
+    /// Sends a response to where the request came from, unless its transaction has had its final answer.
+    pub(super) fn send_up(&mut self, now: Instant, context: &mut Context, code: u16, packet: Option<Packet>) {
+        let Some(packet) = packet else { return };
+        let server = match context.server {
+            Server::Invite(machine) => {
+                // Further 2xx pass in the Accepted state (RFC 6026 §7.1), whatever the machine.
+                let (machine, _) = machine.on_send_response(now, code, &TIMING);
+                Server::Invite(machine)
+            }
+            Server::Other(machine) => {
+                let (machine, _) = machine.on_send_response(now, code, &TIMING);
+                Server::Other(machine)
+            }
+        };
+        context.server = server;
+        context.trying_at = None;
+        context.last_response = Some(packet.clone());
+        self.count(Counter::ResponsesForwarded);
+        self.send(context.upstream, packet);
+    }
+
+    /// The 100 of RFC 3261 §17.2.1.
+    pub(super) fn send_trying(&mut self, running: &Running, context: &mut Context) {
+        context.trying_at = None;
+        let answer = super::answer::Answer::code(100);
+        if let Some(packet) = self.answer_context(running, context, answer) {
+            context.last_response = Some(packet.clone());
+            self.send(context.upstream, packet);
+        }
+    }
+
+    /// RFC 3261 §16.7 step 6: 6xx first, else the lowest class, within it the first that came; 401 and 407 give their challenges to
+    /// the winner (step 7).
+    pub(super) fn keep_best(
+        &mut self,
+        running: &Running,
+        context: &mut Context,
+        branch: usize,
+        code: u16,
+        packet: Option<Packet>,
+    ) {
+        let Some(packet) = packet else { return };
+        let code = if code == 503 { 500 } else { code };
+        let Some(best) = &context.best else {
+            context.best = Some(Best { code, packet, branch });
+            return;
+        };
+        let challenges = |code: u16| matches!(code, 401 | 407);
+        if challenges(best.code) && challenges(code) {
+            let merged = self.merge_challenges(running, &best.packet, &packet);
+            if let Some(packet) = merged {
+                let (code, branch) = (best.code, best.branch);
+                context.best = Some(Best { code, packet, branch });
+            }
+        } else if rank(code) < rank(best.code) {
+            context.best = Some(Best { code, packet, branch });
+        }
+    }
+
+    fn merge_challenges(&mut self, running: &Running, best: &Packet, other: &Packet) -> Option<Packet> {
+        let limits = super::receive::message_limits(running);
+        let best = sip::parse(best, &limits).ok()?;
+        let other = sip::parse(other, &limits).ok()?;
+        self.edits.clear();
+        for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
+            for header in other.all(name) {
+                let line = other.bytes().get(header.line.range())?;
+                self.edits.insert(best.headers_end(), line);
+            }
+        }
+        self.scratch.clear();
+        self.edits.apply(best.bytes(), &mut self.scratch);
+        Some(Packet::copy_from(&self.scratch))
+    }
+
+    /// A 2xx to an INVITE: the call is up, or its session timer starts anew.
+    pub(super) fn begin_dialog(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        context: &mut Context,
+        at: usize,
+        message: &Message<'_>,
+    ) {
+        let Some(note) = context.branches[at].dialog else { return };
+        let Some(farm) = running.farm_by_id(context.farm) else {
+            return;
+        };
+        let to_tag = note.to_tag.unwrap_or_else(|| {
+            let tag = message.to().and_then(|to| to.tag());
+            tag_key(&self.shared.secrets, tag)
+        });
+        let longest = farm.settings.max_call_time;
+        let refreshed =
+            message.session_expires().map(|seconds| Duration::from_secs(u64::from(seconds)) + SESSION_GRACE);
+        let life = refreshed.map_or(longest, |session| session.min(longest));
+        let dialog = Dialog {
+            key: note.key,
+            to_tag,
+            peer: note.peer,
+            binding: note.binding,
+            since: now,
+            ends: now + life,
+            ticket: context.branches[at].ticket.take(),
+            logged: false,
+        };
+        let limit = running.settings.limits.dialogs;
+        let fresh = note.to_tag.is_none();
+        match self.shared.directory.begin_dialog(dialog, limit) {
+            Ok(()) if fresh => self.count(Counter::CallsStarted),
+            Ok(()) => {}
+            Err(_) => {
+                self.count(Counter::DialogLimit);
+                self.tell_limit(now, "dialogs");
+            }
+        }
+    }
+
+    /// What a final answer to a request within a dialog says about the dialog.
+    pub(super) fn after_final(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        context: &mut Context,
+        at: usize,
+        message: &Message<'_>,
+        code: u16,
+    ) {
+        let Some(note) = context.branches[at].dialog else { return };
+        let Some(to_tag) = note.to_tag else { return };
+        // RFC 3261 §12.2.1.2 and §15.1.1: 481 ends a dialog whatever the request, BYE ends it by any final answer.
+        if context.kind.bye || code == 481 {
+            if self.shared.directory.end_dialog(&note.key, to_tag) {
+                self.count(Counter::CallsEnded);
+            }
+        } else if context.kind.refreshes && (200..300).contains(&code) {
+            self.begin_dialog(running, now, context, at, message);
+        }
+    }
+}
+
+/// Lower is better.
+fn rank(code: u16) -> u16 {
+    match code {
+        600.. => 0,
+        // Within 4xx those that tell the caller what to do come first.
+        401 | 407 | 415 | 420 | 484 => 400,
+        400..=499 => 401,
+        _ => code - code % 100 + 1,
+    }
+}
+
+/// A 503 would make the caller avoid all of the farm for what one box said; its Retry-After never passes (RFC 3261 §16.7 step 6).
+pub(super) fn hide_overload(message: &Message<'_>, edits: &mut sip::Edits) {
+    if let Some(line) = message.status_line() {
+        let code = message.bytes().get(..).map(|_| line.version.len() as u32 + 1);
+        if let Some(start) = code {
+            let end = message.span_of(line.reason).end;
+            edits.replace(sip::Span { start, end }, b"500 Server Internal Error");
+        }
+    }
+    for header in message.all(Name::RetryAfter) {
+        edits.remove_header(&header);
+    }
+}
+
+/// The next Via names many hosts at once, or none: whoever made it wants our answer to spread (RFC 4475 §3.3.10).
+fn leads_nowhere(message: &Message<'_>) -> bool {
+    message.vias().nth(1).is_some_and(|via| match via.host {
+        Host::Ip(address) if via.received().is_none() => {
+            !super::answer::is_safe(SocketAddr::new(address, via.port.unwrap_or(5060)))
+        }
+        _ => false,
+    })
+}
+
+/// Our Via of a response; `None` if there is no further one.
+pub(super) fn pop_via<'m>(message: &Message<'m>) -> Option<Value<'m>> {
+    let mut vias = message.values(Name::Via);
+    let ours = vias.next()?;
+    vias.next()?;
+    Some(ours)
+}

@@ -1,0 +1,120 @@
+//! The state of a unit as plain data, for `status`, metrics and tests.
+
+use crate::counters::Counter;
+use crate::running::{FarmView, Running};
+use crate::shared::Shared;
+use sip::Instant;
+use std::sync::atomic::Ordering;
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    pub farms: Vec<FarmSnapshot>,
+    /// Name, label ("" for none) and value.
+    pub counters: Vec<(&'static str, &'static str, u64)>,
+    /// Transactions held by all shards.
+    pub transactions: u64,
+    /// Live bindings of all farms.
+    pub registrations: u64,
+    /// Dialogs remembered.
+    pub calls: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FarmSnapshot {
+    pub name: String,
+    pub listeners: Vec<String>,
+    pub services: Vec<ServiceSnapshot>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceSnapshot {
+    pub name: String,
+    pub algorithm: &'static str,
+    pub backends: Vec<BackendSnapshot>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackendSnapshot {
+    pub name: String,
+    pub address: String,
+    /// up, down, drain, cut or full.
+    pub state: &'static str,
+    pub weight: u32,
+    pub priority: u32,
+    /// Calls up and being set up.
+    pub calls: u64,
+    /// Requests sent to it, and those that it failed to answer or answered with 5xx.
+    pub requests: u64,
+    pub failures: u64,
+    /// Peak-sensitive mean of the first answer's time.
+    pub latency_us: u64,
+}
+
+impl Shared {
+    /// The unit as it is now. Counters of different shards are read one after another, so sums may be a message apart.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let running = self.running();
+        let mut counters: Vec<(&'static str, &'static str, u64)> = Counter::ALL
+            .iter()
+            .map(|(counter, name)| {
+                let sum = self.counters.iter().map(|shard| shard.value(*counter)).sum();
+                (*name, "", sum)
+            })
+            .collect();
+        let mut faults: Vec<(&'static str, u64)> = Vec::new();
+        for shard in &self.counters {
+            for (at, (label, value)) in shard.faults().enumerate() {
+                match faults.get_mut(at) {
+                    Some(known) => known.1 += value,
+                    None => faults.push((label, value)),
+                }
+            }
+        }
+        let met = faults.into_iter().filter(|(_, value)| *value > 0);
+        counters.extend(met.map(|(label, value)| ("refused", label, value)));
+        Snapshot {
+            farms: running.farms().map(|farm| farm_of(&running, farm, now)).collect(),
+            counters,
+            transactions: u64::from(self.transactions.load(Ordering::Relaxed)),
+            registrations: self.directory.bindings(),
+            calls: self.directory.dialogs(),
+        }
+    }
+}
+
+fn farm_of(_running: &Running, farm: FarmView<'_>, now: Instant) -> FarmSnapshot {
+    let settings = farm.settings;
+    FarmSnapshot {
+        name: settings.name.clone(),
+        listeners: settings
+            .listeners
+            .iter()
+            .map(|listener| format!("{}:{}", listener.transport.name(), listener.bind))
+            .collect(),
+        services: settings
+            .services
+            .iter()
+            .map(|service| ServiceSnapshot {
+                name: service.name.clone(),
+                algorithm: service.algorithm.name(),
+                backends: service.backends.iter().map(|&index| backend_of(farm, index, now)).collect(),
+            })
+            .collect(),
+    }
+}
+
+fn backend_of(farm: FarmView<'_>, index: usize, now: Instant) -> BackendSnapshot {
+    let settings = &farm.settings.backends[index];
+    let state = &farm.running.states[index];
+    BackendSnapshot {
+        name: settings.name.clone(),
+        address: settings.address.to_string(),
+        state: state.state_name(now),
+        weight: settings.weight,
+        priority: settings.priority,
+        calls: state.calls(),
+        requests: state.requests(),
+        failures: state.failures(),
+        latency_us: state.latency().as_micros() as u64,
+    }
+}

@@ -1,0 +1,108 @@
+//! The transactions of one shard. A finished one shrinks to a tombstone of a few octets for the 32 s in which retransmissions
+//! may still come.
+
+use crate::context::Context;
+use crate::id::BackendId;
+use hashbrown::HashMap;
+use sip::Instant;
+use slab::Slab;
+
+/// Names one transaction: its place and the number that tells it from earlier ones at that place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Id {
+    pub(crate) index: u32,
+    pub(crate) sequence: u32,
+}
+
+/// What is left of a transaction whose answer has gone up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tombstone {
+    pub(crate) until: Instant,
+    /// The backend that answered, 0 if it was another peer.
+    pub(crate) backend: BackendId,
+    pub(crate) attempt: u8,
+    pub(crate) invite: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Live(Box<Context>),
+    /// Taken out to be worked on.
+    Busy,
+    Over(Tombstone),
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: u64,
+    sequence: u32,
+    entry: Entry,
+}
+
+/// All transactions of a shard, found by the keyed hash of RFC 3261 §17.2.3 or by the number in our branch.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    slots: Slab<Slot>,
+    by_key: HashMap<u64, u32, foldhash::fast::FixedState>,
+    next_sequence: u32,
+}
+
+impl Table {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Numbers of an earlier start must not come again soon.
+    pub(crate) fn start_sequence_at(&mut self, sequence: u32) {
+        self.next_sequence = sequence;
+    }
+
+    /// The place that the next transaction gets: its branch must name it before it is inserted.
+    pub(crate) fn next_id(&self) -> Id {
+        Id { index: self.slots.vacant_key() as u32, sequence: self.next_sequence }
+    }
+
+    /// Inserts under the id that [`Table::next_id`] gave.
+    pub(crate) fn insert(&mut self, key: u64, context: Box<Context>) -> Id {
+        let id = self.next_id();
+        self.next_sequence = self.next_sequence.wrapping_add(1);
+        self.slots.insert(Slot { key, sequence: id.sequence, entry: Entry::Live(context) });
+        self.by_key.insert(key, id.index);
+        id
+    }
+
+    pub(crate) fn find(&self, key: u64) -> Option<Id> {
+        let index = *self.by_key.get(&key)?;
+        let slot = self.slots.get(index as usize)?;
+        Some(Id { index, sequence: slot.sequence })
+    }
+
+    pub(crate) fn entry(&mut self, id: Id) -> Option<&mut Entry> {
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.sequence == id.sequence).map(|slot| &mut slot.entry)
+    }
+
+    pub(crate) fn bury(&mut self, id: Id, tombstone: Tombstone) {
+        if let Some(entry) = self.entry(id) {
+            *entry = Entry::Over(tombstone);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: Id) {
+        if self.entry(id).is_none() {
+            return;
+        }
+        let slot = self.slots.remove(id.index as usize);
+        if self.by_key.get(&slot.key) == Some(&id.index) {
+            self.by_key.remove(&slot.key);
+        }
+    }
+
+    /// The ids of all live contexts, for what concerns them all.
+    pub(crate) fn live_ids(&self) -> Vec<Id> {
+        self.slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot.entry, Entry::Live(_)))
+            .map(|(index, slot)| Id { index: index as u32, sequence: slot.sequence })
+            .collect()
+    }
+}

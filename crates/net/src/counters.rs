@@ -1,0 +1,86 @@
+//! What the workers count.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Totals since the start.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct NetCounters {
+    /// Datagrams received.
+    pub received: u64,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams that the kernel dropped before we read them, most often because a receive buffer was full.
+    pub kernel_drops: u64,
+    /// Datagrams dropped because their shard was busy and its inbox full.
+    pub inbox_overflow: u64,
+    /// Datagrams that could not be sent.
+    pub send_errors: u64,
+    /// Time since the start: the share of a worker is its `busy` by this.
+    pub elapsed: Duration,
+    pub workers: Vec<WorkerCounters>,
+}
+
+/// One worker's part.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct WorkerCounters {
+    pub received: u64,
+    pub sent: u64,
+    /// How many of the received ones were taken from a sibling's sockets.
+    pub helped: u64,
+    /// Time not spent waiting.
+    pub busy: Duration,
+}
+
+/// A counter with a single writer: cheaper than an atomic addition, and read by anybody.
+#[derive(Default)]
+pub(crate) struct Tally(AtomicU64);
+
+impl Tally {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The tallies of one worker.
+#[derive(Default)]
+pub(crate) struct Tallies {
+    pub(crate) received: Tally,
+    pub(crate) sent: Tally,
+    pub(crate) helped: Tally,
+    pub(crate) inbox_overflow: Tally,
+    pub(crate) send_errors: Tally,
+    pub(crate) busy_micros: Tally,
+}
+
+impl Tallies {
+    pub(crate) fn snapshot(&self) -> WorkerCounters {
+        WorkerCounters {
+            received: self.received.value(),
+            sent: self.sent.value(),
+            helped: self.helped.value(),
+            busy: Duration::from_micros(self.busy_micros.value()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_holds_what_was_counted() {
+        let tallies = Tallies::default();
+        tallies.received.add(3);
+        tallies.received.add(4);
+        tallies.helped.add(2);
+        tallies.busy_micros.add(1_500);
+        let snapshot = tallies.snapshot();
+        assert_eq!((snapshot.received, snapshot.sent, snapshot.helped), (7, 0, 2));
+        assert_eq!(snapshot.busy, Duration::from_micros(1_500));
+    }
+}

@@ -1,0 +1,198 @@
+//! Opening UDP sockets, and what may go wrong with it.
+
+use crate::datagram::set_option;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::ffi::c_int;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+/// Why the sockets of a configuration cannot be had. The text says what to do where that is known.
+#[derive(Debug)]
+pub enum NetError {
+    /// Another program has the address and port.
+    AddressInUse { address: SocketAddr },
+    /// No interface has the address.
+    AddressUnavailable { address: SocketAddr },
+    /// The port is reserved for privileged programs.
+    PermissionDenied { address: SocketAddr },
+    /// The system refused the socket for another reason.
+    Socket { address: SocketAddr, error: io::Error },
+    /// The system refused what a worker needs to wait for its sockets.
+    Poll { error: io::Error },
+    /// The system refused a thread.
+    Thread { error: io::Error },
+}
+
+/// What works, but not as well as it could.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Warning {
+    /// The receive buffer of a listener is smaller than wanted (octets), so that bursts may be lost.
+    ReceiveBuffer { address: SocketAddr, granted: usize, wanted: usize },
+}
+
+/// Opens a UDP socket at `bind` as every worker uses it: non-blocking, sharing its address with the siblings that are opened alike,
+/// fragmenting what does not fit, with a large receive buffer, errors of the network reported, and with the arrival address of each
+/// datagram told where `bind` is a wildcard.
+pub fn open(bind: SocketAddr) -> Result<(UdpSocket, Option<Warning>), NetError> {
+    let socket = configured(bind, true).map_err(|error| refusal(bind, error))?;
+    socket.bind(&bind.into()).map_err(|error| refusal(bind, error))?;
+    let granted = socket.recv_buffer_size().unwrap_or(0) / 2;
+    let warning = (granted < RECEIVE_BUFFER_BYTES).then_some(Warning::ReceiveBuffer {
+        address: bind,
+        granted,
+        wanted: RECEIVE_BUFFER_BYTES,
+    });
+    Ok((socket.into(), warning))
+}
+
+/// Finds out whether `bind` can be had for us alone. Sockets that share their address would not notice another program of the same
+/// user that shares it too, such as a second start of this one, and half of the calls would be lost in it.
+pub(crate) fn probe(bind: SocketAddr) -> Result<(), NetError> {
+    let socket = configured(bind, false).map_err(|error| refusal(bind, error))?;
+    socket.bind(&bind.into()).map_err(|error| refusal(bind, error))
+}
+
+fn configured(bind: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    let options = if bind.is_ipv6() {
+        // A wildcard of one family leaves the other family's port to a listener of its own.
+        socket.set_only_v6(true)?;
+        &OPTIONS_V6
+    } else {
+        &OPTIONS_V4
+    };
+    if !shared {
+        return Ok(socket);
+    }
+    socket.set_reuse_port(true)?;
+    set_option(socket.as_fd(), options.level, options.report_errors, 1)?;
+    set_option(socket.as_fd(), options.level, options.discover_mtu, options.fragment)?;
+    if bind.ip().is_unspecified() {
+        set_option(socket.as_fd(), options.level, options.arrival_address, 1)?;
+    }
+    enlarge_buffers(&socket);
+    Ok(socket)
+}
+
+/// Asks for large buffers: as a privileged program beyond the system's limit, else up to it.
+fn enlarge_buffers(socket: &Socket) {
+    let wanted = |bytes: usize| c_int::try_from(bytes).unwrap_or(c_int::MAX);
+    let forced = set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, wanted(RECEIVE_BUFFER_BYTES));
+    if forced.is_err() {
+        // What is granted is read back by the caller, who warns.
+        let _capped = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    }
+    let forced = set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, wanted(SEND_BUFFER_BYTES));
+    if forced.is_err() {
+        // A small send buffer costs nothing until a network interface is slower than we are.
+        let _capped = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
+    }
+}
+
+fn refusal(address: SocketAddr, error: io::Error) -> NetError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => NetError::AddressInUse { address },
+        io::ErrorKind::AddrNotAvailable => NetError::AddressUnavailable { address },
+        io::ErrorKind::PermissionDenied => NetError::PermissionDenied { address },
+        _ => NetError::Socket { address, error },
+    }
+}
+
+impl fmt::Display for NetError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddressInUse { address } => {
+                write!(formatter, "address in use: another program holds udp {address}; `ss -ulpn` names it")
+            }
+            Self::AddressUnavailable { address } => write!(
+                formatter,
+                "cannot listen at udp {address}: no interface of this machine has the address; `ip address` lists those there are"
+            ),
+            Self::PermissionDenied { address } => write!(
+                formatter,
+                "cannot listen at udp {address}: permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+            ),
+            Self::Socket { address, error } => write!(formatter, "cannot listen at udp {address}: {error}"),
+            Self::Poll { error } => {
+                write!(
+                    formatter,
+                    "cannot wait for sockets: {error}; perhaps the limit of open files is too low (`ulimit -n`)"
+                )
+            }
+            Self::Thread { error } => write!(formatter, "cannot start a worker: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for NetError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Socket { error, .. } | Self::Poll { error } | Self::Thread { error } => Some(error),
+            Self::AddressInUse { .. } | Self::AddressUnavailable { .. } | Self::PermissionDenied { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReceiveBuffer { address, granted, wanted } => write!(
+                formatter,
+                "the receive buffer of udp {address} holds {granted} octets instead of {wanted}, so that bursts may be lost: \
+                 `sysctl -w net.core.rmem_max={wanted}`, or start with CAP_NET_ADMIN"
+            ),
+        }
+    }
+}
+
+/// The names and values of the options of one address family.
+struct FamilyOptions {
+    level: c_int,
+    report_errors: c_int,
+    discover_mtu: c_int,
+    fragment: c_int,
+    arrival_address: c_int,
+}
+
+const OPTIONS_V4: FamilyOptions = FamilyOptions {
+    level: libc::IPPROTO_IP,
+    report_errors: libc::IP_RECVERR,
+    discover_mtu: libc::IP_MTU_DISCOVER,
+    fragment: libc::IP_PMTUDISC_DONT,
+    arrival_address: libc::IP_PKTINFO,
+};
+
+const OPTIONS_V6: FamilyOptions = FamilyOptions {
+    level: libc::IPPROTO_IPV6,
+    report_errors: libc::IPV6_RECVERR,
+    discover_mtu: libc::IPV6_MTU_DISCOVER,
+    fragment: libc::IPV6_PMTUDISC_DONT,
+    arrival_address: libc::IPV6_RECVPKTINFO,
+};
+
+/// A second of 10,000 messages of 800 octets.
+const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
+const SEND_BUFFER_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_the_address_and_what_to_do() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 5060));
+        assert_eq!(
+            refusal(address, io::Error::from(io::ErrorKind::AddrInUse)).to_string(),
+            "address in use: another program holds udp 127.0.0.1:5060; `ss -ulpn` names it"
+        );
+        let text = refusal(address, io::Error::from(io::ErrorKind::AddrNotAvailable)).to_string();
+        assert!(text.contains("127.0.0.1:5060") && text.contains("ip address"), "{text}");
+        let text = refusal(address, io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
+        assert!(text.contains("CAP_NET_BIND_SERVICE"), "{text}");
+        let warning = Warning::ReceiveBuffer { address, granted: 1, wanted: 2 };
+        assert!(warning.to_string().contains("net.core.rmem_max=2"), "{warning}");
+    }
+}

@@ -1,0 +1,300 @@
+//! The lexical rules that headers and URIs share (RFC 3261 §25.1): white space, tokens, quoted strings,
+//! lists, numbers and addresses, on octets.
+//!
+//! Every cut goes through `get`, so that an offset past the end yields nothing instead of a panic.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use memchr::{memchr2, memchr3, memmem};
+
+/// Linear white space, the line ends of folded lines included.
+pub(crate) const fn is_lws(octet: u8) -> bool {
+    matches!(octet, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// An octet of a token.
+pub(crate) const fn is_token_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric()
+        || matches!(octet, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+}
+
+/// A token: one or more token octets.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|octet| is_token_octet(*octet))
+}
+
+/// The octets before `to`.
+pub(crate) fn head(bytes: &[u8], to: usize) -> &[u8] {
+    bytes.get(..to).unwrap_or(bytes)
+}
+
+/// The octets from `from` on.
+pub(crate) fn tail(bytes: &[u8], from: usize) -> &[u8] {
+    bytes.get(from.min(bytes.len())..).unwrap_or_default()
+}
+
+/// The octets before and after the one at `position`, which belongs to neither.
+pub(crate) fn around(bytes: &[u8], position: usize) -> (&[u8], &[u8]) {
+    (head(bytes, position), tail(bytes, position.saturating_add(1)))
+}
+
+/// Cuts white space off the start.
+pub(crate) fn trim_start(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    while let Some((octet, after)) = rest.split_first() {
+        if !is_lws(*octet) {
+            break;
+        }
+        rest = after;
+    }
+    rest
+}
+
+/// Cuts white space off the end.
+pub(crate) fn trim_end(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    while let Some((octet, before)) = rest.split_last() {
+        if !is_lws(*octet) {
+            break;
+        }
+        rest = before;
+    }
+    rest
+}
+
+/// Cuts white space off both ends.
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
+    trim_end(trim_start(bytes))
+}
+
+/// Where the quoted string ends whose opening quote stands just before `bytes`: the offset of its closing quote.
+pub(crate) fn quoted_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let position = at + memchr2(b'"', b'\\', tail(bytes, at))?;
+        if bytes.get(position) == Some(&b'"') {
+            return Some(position);
+        }
+        // A backslash takes the next octet with it, whatever that is.
+        at = position + 2;
+    }
+}
+
+/// The text of a quoted string without its quotes (escapes stay), or the octets as they are.
+pub(crate) fn unquote(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => bytes,
+    }
+}
+
+/// The length of the first item of a comma-separated list. Commas in quoted strings and in `<>` do not
+/// separate; a quote or bracket that is never closed takes the rest of the list with it.
+pub(crate) fn list_item_end(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(found) = memchr3(b',', b'"', b'<', tail(bytes, at)) {
+        let position = at + found;
+        let after = tail(bytes, position + 1);
+        let closing = match bytes.get(position) {
+            Some(b'"') => quoted_end(after),
+            Some(b'<') => memchr::memchr(b'>', after),
+            _ => return position,
+        };
+        match closing {
+            Some(end) => at = position + end + 2,
+            None => return bytes.len(),
+        }
+    }
+    bytes.len()
+}
+
+/// The items of a comma-separated list in order, trimmed; empty ones are skipped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Items<'a> {
+    /// What is left, beginning at the next item: neither white space nor a comma stands first.
+    rest: &'a [u8],
+}
+
+impl<'a> Items<'a> {
+    pub(crate) fn new(list: &'a [u8]) -> Self {
+        Self { rest: skip_empty_items(list) }
+    }
+
+    /// No item is left.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = list_item_end(self.rest);
+        let item = trim_end(head(self.rest, end));
+        self.rest = skip_empty_items(tail(self.rest, end));
+        Some(item)
+    }
+}
+
+fn skip_empty_items(list: &[u8]) -> &[u8] {
+    let mut rest = list;
+    while let Some((octet, after)) = rest.split_first() {
+        if !is_lws(*octet) && *octet != b',' {
+            break;
+        }
+        rest = after;
+    }
+    rest
+}
+
+/// The list has an item without an octet in it (`a,,b`, `a,`, or nothing at all).
+pub(crate) fn has_empty_item(list: &[u8]) -> bool {
+    let mut rest = list;
+    loop {
+        let end = list_item_end(rest);
+        if trim(head(rest, end)).is_empty() {
+            return true;
+        }
+        if end >= rest.len() {
+            return false;
+        }
+        rest = tail(rest, end + 1);
+    }
+}
+
+/// The length of the first piece before a semicolon that stands outside quoted strings.
+pub(crate) fn parameter_end(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(found) = memchr2(b';', b'"', tail(bytes, at)) {
+        let position = at + found;
+        if bytes.get(position) == Some(&b';') {
+            return position;
+        }
+        match quoted_end(tail(bytes, position + 1)) {
+            Some(end) => at = position + end + 2,
+            None => return bytes.len(),
+        }
+    }
+    bytes.len()
+}
+
+/// A piece between semicolons is empty (`a;;b`, `a;`).
+pub(crate) fn has_empty_parameter(value: &[u8]) -> bool {
+    let mut rest = value;
+    loop {
+        let end = parameter_end(rest);
+        if end >= rest.len() {
+            return trim(rest).is_empty();
+        }
+        if trim(head(rest, end)).is_empty() {
+            return true;
+        }
+        rest = tail(rest, end + 1);
+    }
+}
+
+/// A decimal number of digits only; what does not fit 64 bits is `u64::MAX`. `None`: no digit, or something else.
+pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let mut value: u64 = 0;
+    for octet in bytes {
+        if !octet.is_ascii_digit() {
+            return None;
+        }
+        value = value.saturating_mul(10).saturating_add(u64::from(*octet - b'0'));
+    }
+    Some(value)
+}
+
+/// A port number, 1 to 65,535.
+pub(crate) fn port(bytes: &[u8]) -> Option<u16> {
+    number(bytes).and_then(|value| u16::try_from(value).ok()).filter(|port| *port != 0)
+}
+
+/// An IPv4 or IPv6 address, the latter with or without brackets (RFC 5118 §4.5).
+pub(crate) fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes {
+        [b'[', inner @ .., b']'] => ipv6(inner).map(IpAddr::V6),
+        _ => std::str::from_utf8(bytes).ok()?.parse().ok(),
+    }
+}
+
+/// An IPv6 address without brackets. Three colons in a row, which the grammar of RFC 3261 made some write, count as two
+/// (RFC 5118 §4.10).
+pub(crate) fn ipv6(bytes: &[u8]) -> Option<Ipv6Addr> {
+    if let Ok(address) = std::str::from_utf8(bytes).ok()?.parse() {
+        return Some(address);
+    }
+    let position = memmem::find(bytes, b":::")?;
+    let repaired: Vec<u8> = [head(bytes, position), b"::".as_slice(), tail(bytes, position + 3)].concat();
+    std::str::from_utf8(&repaired).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_items_respect_quotes_escapes_and_brackets() {
+        let list = b" \"a, \\\", b\" <sip:x,y@z>;p=1 ,, <sip:q> ,\r\n c ,";
+        let items: Vec<&[u8]> = Items::new(list).collect();
+        assert_eq!(items, [b"\"a, \\\", b\" <sip:x,y@z>;p=1".as_slice(), b"<sip:q>", b"c"]);
+        assert!(has_empty_item(list));
+        assert!(!has_empty_item(b"a, b"));
+        assert!(has_empty_item(b"a,"));
+        assert!(has_empty_item(b" "));
+        assert_eq!(Items::new(b" ,, ").count(), 0);
+    }
+
+    #[test]
+    fn an_open_quote_or_bracket_takes_the_rest() {
+        assert_eq!(Items::new(b"\"a, b, c").count(), 1);
+        assert_eq!(Items::new(b"<a, b, c").count(), 1);
+        assert_eq!(Items::new(b"\"a\\").count(), 1);
+    }
+
+    #[test]
+    fn numbers_saturate_and_refuse_signs() {
+        assert_eq!(number(b"0068"), Some(68));
+        assert_eq!(number(b"36893488147419103232"), Some(u64::MAX));
+        for bad in [b"".as_slice(), b"-1", b"+5", b"0x05", b"5 ", b"5, 5"] {
+            assert_eq!(number(bad), None, "{bad:?}");
+        }
+        assert_eq!(port(b"65535"), Some(65_535));
+        assert_eq!(port(b"65536"), None);
+        assert_eq!(port(b"0"), None);
+    }
+
+    #[test]
+    fn addresses_with_brackets_and_three_colons() {
+        let wanted: IpAddr = "2001:db8::9:255".parse().expect("a literal address");
+        assert_eq!(ip(b"2001:db8::9:255"), Some(wanted));
+        assert_eq!(ip(b"[2001:db8::9:255]"), Some(wanted));
+        assert_eq!(ipv6(b"2001:db8:::192.0.2.1"), "2001:db8::192.0.2.1".parse().ok());
+        assert_eq!(ip(b"[192.0.2.1]"), None);
+        assert_eq!(ip(b"[]"), None);
+        assert_eq!(ip(b"\xff"), None);
+    }
+
+    #[test]
+    fn parameters_end_outside_quotes() {
+        assert_eq!(parameter_end(b"a=\"x;y\\\";z\";b"), 11);
+        assert!(has_empty_parameter(b"h;;a"));
+        assert!(has_empty_parameter(b"h;a;"));
+        assert!(!has_empty_parameter(b"h;a=\";;\""));
+    }
+
+    #[test]
+    fn tokens() {
+        assert!(is_token(b"C%6Fntact"));
+        assert!(is_token(b"extensionHeader-!.%*+_`'~"));
+        assert!(!is_token(b"To\x01"));
+        assert!(!is_token(b""));
+    }
+}

@@ -1,0 +1,183 @@
+//! The Via header (RFC 3261 §20.42, RFC 3581).
+
+use std::net::IpAddr;
+
+use memchr::memchr;
+
+use super::param;
+use crate::check::Fault;
+use crate::grammar::{around, head, ip, is_lws, is_token, number, port, tail, trim, trim_start};
+use crate::message::{Span, Value};
+use crate::uri::{self, Host};
+
+/// One Via value.
+#[derive(Clone, Copy, Debug)]
+pub struct Via<'a> {
+    /// The whole value.
+    pub raw: &'a [u8],
+    /// The transport as it is spelled.
+    pub transport: &'a [u8],
+    /// The host of the sent-by as it is spelled, brackets included.
+    pub host_bytes: &'a [u8],
+    /// The host of the sent-by.
+    pub host: Host<'a>,
+    /// The port of the sent-by, if it is written.
+    pub port: Option<u16>,
+    /// The parameters, without the first semicolon.
+    pub params: &'a [u8],
+    /// The header line that it stands in.
+    pub line: Span,
+    /// It is the first value of that line.
+    pub first: bool,
+    /// It is the last value of that line.
+    pub last: bool,
+}
+
+impl<'a> Via<'a> {
+    /// A parameter: `None` if it is absent, `Some(None)` if it has no value.
+    pub fn param(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
+        param(self.params, name)
+    }
+
+    /// The branch.
+    pub fn branch(&self) -> Option<&'a [u8]> {
+        self.param(b"branch").flatten()
+    }
+
+    /// The `received` address; IPv6 with or without brackets (RFC 5118 §4.5).
+    pub fn received(&self) -> Option<IpAddr> {
+        self.param(b"received").flatten().and_then(ip)
+    }
+
+    /// The `rport`: `None` if it is absent, `Some(None)` if it has no value, or none that is a port.
+    pub fn rport(&self) -> Option<Option<u16>> {
+        self.param(b"rport").map(|value| value.and_then(port))
+    }
+
+    /// The `maddr` host.
+    pub fn maddr(&self) -> Option<Host<'a>> {
+        self.param(b"maddr").flatten().and_then(uri::read_host)
+    }
+
+    /// The `ttl`.
+    pub fn ttl(&self) -> Option<u8> {
+        self.param(b"ttl").flatten().and_then(number).and_then(|value| u8::try_from(value).ok())
+    }
+
+    /// The value as it came, for [`Edits::remove_values`](crate::edit::Edits::remove_values).
+    pub fn value(&self) -> Value<'a> {
+        Value { bytes: self.raw, line: self.line, first: self.first, last: self.last }
+    }
+}
+
+/// Reads one value of Via: `SIP/2.0/UDP host:port;parameters`, with white space around each piece.
+///
+/// # Errors
+/// `Via` for everything that is not of this shape.
+pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
+    let (protocol, rest) = around(value.bytes, memchr(b'/', value.bytes).ok_or(Fault::Via)?);
+    let (version, rest) = around(rest, memchr(b'/', rest).ok_or(Fault::Via)?);
+    if !trim(protocol).eq_ignore_ascii_case(b"SIP") || trim(version) != b"2.0" {
+        return Err(Fault::Via);
+    }
+    let rest = trim_start(rest);
+    let end = rest.iter().position(|octet| is_lws(*octet)).ok_or(Fault::Via)?;
+    let transport = head(rest, end);
+    if !is_token(transport) {
+        return Err(Fault::Via);
+    }
+    let rest = trim_start(tail(rest, end));
+    let end = uri::host_end(rest);
+    let host_bytes = head(rest, end);
+    let host = uri::read_host(host_bytes).ok_or(Fault::Via)?;
+    let mut rest = trim_start(tail(rest, end));
+    let mut sent_by_port = None;
+    if let [b':', after @ ..] = rest {
+        let end = memchr(b';', after).unwrap_or(after.len());
+        sent_by_port = Some(port(trim(head(after, end))).ok_or(Fault::Via)?);
+        rest = tail(after, end);
+    }
+    let params = match rest {
+        [] => rest,
+        [b';', params @ ..] => params,
+        _ => return Err(Fault::Via),
+    };
+    Ok(Via {
+        raw: value.bytes,
+        transport,
+        host_bytes,
+        host,
+        port: sent_by_port,
+        params,
+        line: value.line,
+        first: value.first,
+        last: value.last,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Via<'_>, Fault> {
+        via(&Value { bytes, line: Span { start: 0, end: 0 }, first: true, last: true })
+    }
+
+    fn fine(bytes: &[u8]) -> Via<'_> {
+        read(bytes).unwrap_or_else(|fault| panic!("{fault}: {}", String::from_utf8_lossy(bytes)))
+    }
+
+    #[test]
+    fn all_parts() {
+        let via = fine(b"SIP/2.0/UDP 192.0.2.2:5070;branch=z9hG4bK1;rport;received=192.0.2.9;ttl=16;maddr=224.2.0.1");
+        assert_eq!(via.transport, b"UDP");
+        assert_eq!(via.host, Host::Ip(IpAddr::from([192, 0, 2, 2])));
+        assert_eq!(via.port, Some(5070));
+        assert_eq!(via.branch(), Some(b"z9hG4bK1".as_slice()));
+        assert_eq!(via.rport(), Some(None));
+        assert_eq!(via.received(), Some(IpAddr::from([192, 0, 2, 9])));
+        assert_eq!(via.ttl(), Some(16));
+        assert_eq!(via.maddr(), Some(Host::Ip(IpAddr::from([224, 2, 0, 1]))));
+        assert_eq!(fine(b"SIP/2.0/UDP h;rport=19823").rport(), Some(Some(19_823)));
+        assert_eq!(fine(b"SIP/2.0/UDP h").rport(), None);
+    }
+
+    #[test]
+    fn white_space_and_folding_between_the_pieces() {
+        let via = fine(b"SIP  /   2.0\r\n /UDP\r\n    192.0.2.2;branch=390skdjuw");
+        assert_eq!(via.host, Host::Ip(IpAddr::from([192, 0, 2, 2])));
+        assert_eq!(via.branch(), Some(b"390skdjuw".as_slice()));
+        let via = fine(b"SIP  / 2.0  / TCP     spindle.example.com : 5060  ;\r\n  branch  =   z9hG4bK9ikj8");
+        assert_eq!((via.host_bytes, via.port), (b"spindle.example.com".as_slice(), Some(5060)));
+        assert_eq!(via.branch(), Some(b"z9hG4bK9ikj8".as_slice()));
+    }
+
+    #[test]
+    fn ipv6_with_and_without_brackets_in_received() {
+        let wanted: Option<IpAddr> = "2001:db8::9:255".parse().ok();
+        let with = fine(b"SIP/2.0/UDP [2001:db8::9:1];received=[2001:db8::9:255];branch=z9hG4bKas3-111");
+        let without = fine(b"SIP/2.0/UDP [2001:db8::9:1]:6050;received=2001:db8::9:255;branch=z9hG4bKas3");
+        assert_eq!((with.received(), without.received()), (wanted, wanted));
+        assert_eq!((with.port, without.port), (None, Some(6050)));
+        assert_eq!(with.host_bytes, b"[2001:db8::9:1]");
+    }
+
+    #[test]
+    fn what_is_no_via() {
+        let cases: [&[u8]; 10] = [
+            b"",
+            b"SIP/7.0/UDP c.example.com",
+            b"SIP/2.0/UDP",
+            b"SIP/2.0/UDP ",
+            b"SIP/2.0/UD~PTo :::]",
+            b"SIP/2.0/UDP 2001:db8::1",
+            b"SIP/2.0/UDP host:99999",
+            b"SIP/2.0/UDP host x",
+            b"HTTP/2.0/UDP host",
+            b"SIP/2.0/U@P host",
+        ];
+        for text in cases {
+            assert_eq!(read(text).err(), Some(Fault::Via), "{}", String::from_utf8_lossy(text));
+        }
+    }
+}

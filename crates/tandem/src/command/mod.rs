@@ -1,0 +1,44 @@
+//! The subcommands: one file each, and here one line for its module, one for its name and one for its start.
+
+mod check;
+mod demo;
+mod demo_pbx;
+mod explain;
+mod run;
+mod status;
+
+use std::process::ExitCode;
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Run a unit: open the listeners of a configuration and balance until told to stop
+    Run(run::Arguments),
+    /// Check a configuration: every error and warning, each with its line
+    Check(check::Arguments),
+    /// Say what would become of a SIP message, step by step, and why
+    Explain(explain::Arguments),
+    /// Show a running unit: farms, backends, calls, registrations, rates
+    Status(status::Arguments),
+    /// Show everything at work on this machine: two PBXs, two phones, calls with audio
+    Demo(demo::Arguments),
+    /// One PBX of the demo
+    #[command(hide = true)]
+    DemoPbx(demo_pbx::Arguments),
+}
+
+impl Command {
+    /// Runs to the end. The code is what the process ends with.
+    ///
+    /// # Errors
+    /// What went wrong, where, and what to do; shown after "error: ".
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Run(arguments) => run::run(&arguments),
+            Self::Check(arguments) => check::run(&arguments),
+            Self::Explain(arguments) => explain::run(&arguments),
+            Self::Status(arguments) => status::run(&arguments),
+            Self::Demo(arguments) => demo::run(arguments),
+            Self::DemoPbx(arguments) => demo_pbx::run(arguments),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! `tandem status`: a running unit at a glance.
+
+use crate::configuration;
+use crate::table::{Align, Cell, Colour, lines, paint};
+use crate::unit::control::{self, Request};
+use crate::unit::state_dir;
+use crate::unit::status::{BackendStatus, FarmStatus, NetworkStatus, ServiceStatus, Status};
+use anyhow::Context;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+#[command(after_help = "Rates are those of the last second. Without --config and --state-dir the usual state folder of this user is asked.")]
+pub(crate) struct Arguments {
+    /// The configuration file of the unit, read for its `state_dir`
+    #[arg(long, value_name = "FILE", conflicts_with = "state_dir")]
+    config: Option<PathBuf>,
+    /// The state folder of the unit
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// JSON for programs
+    #[arg(long)]
+    json: bool,
+    /// Show it again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Asks and shows, once or every second.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let checked = arguments.config.as_deref().map(configuration::load_or_print).transpose()?;
+    let written = checked.as_ref().and_then(|checked| checked.unit.state_dir.as_deref());
+    let folder = state_dir::choose(arguments.state_dir.as_deref(), written)?;
+    loop {
+        let text = shown(&folder, arguments.json)?;
+        let mut out = io::stdout().lock();
+        if arguments.watch && !arguments.json && out.is_terminal() {
+            // From the upper left corner of an empty screen.
+            out.write_all(b"\x1b[2J\x1b[H")?;
+        }
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        drop(out);
+        if !arguments.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(WATCH_EVERY);
+    }
+}
+
+fn shown(folder: &Path, json: bool) -> anyhow::Result<String> {
+    let answer = control::ask(folder, &Request::Status)?;
+    if json {
+        // As the unit gave it, so that programs see also what this version does not know.
+        return Ok(format!("{answer}\n"));
+    }
+    let status: Status =
+        serde_json::from_value(answer).context("the unit's answer cannot be read: is it of another version?")?;
+    let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    Ok(page(&status, coloured))
+}
+
+fn page(status: &Status, coloured: bool) -> String {
+    let unit = &status.unit;
+    let mut page = String::new();
+    let drains = if unit.draining { paint(", draining", Colour::Yellow, coloured) } else { String::new() };
+    let uptime = duration(unit.uptime_s);
+    add(&mut page, &format!("unit {}, tandem {}, up {uptime}{drains}, {}", unit.name, unit.version, unit.config));
+    let rates = &status.rates;
+    add(
+        &mut page,
+        &format!(
+            "{} calls, {} registrations, {} transactions; {:.1} requests/s, {:.1} responses/s, {:.1} new calls/s",
+            status.calls,
+            status.registrations,
+            status.transactions,
+            rates.requests_per_s,
+            rates.responses_per_s,
+            rates.calls_per_s
+        ),
+    );
+    for farm in &status.farms {
+        add_farm(&mut page, farm, coloured);
+    }
+    add_counters(&mut page, status, coloured);
+    add_network(&mut page, &status.network, coloured);
+    page
+}
+
+fn add_farm(page: &mut String, farm: &FarmStatus, coloured: bool) {
+    add(page, "");
+    add(page, &format!("farm {}  {}", farm.name, farm.listeners.join("  ")));
+    for service in &farm.services {
+        add(page, &format!("  service {} ({})", service.name, service.algorithm));
+        for line in backend_lines(service, coloured) {
+            add(page, &format!("    {line}"));
+        }
+    }
+}
+
+fn backend_lines(service: &ServiceStatus, coloured: bool) -> Vec<String> {
+    if service.backends.is_empty() {
+        return vec![paint("no backends", Colour::Red, coloured)];
+    }
+    let titles = COLUMNS.iter().map(|(title, _)| Cell::painted(*title, Colour::Grey)).collect();
+    let aligns: Vec<Align> = COLUMNS.iter().map(|(_, align)| *align).collect();
+    let mut rows: Vec<Vec<Cell>> = vec![titles];
+    rows.extend(service.backends.iter().map(backend_row));
+    lines(&aligns, &rows, coloured)
+}
+
+/// In the order of [`COLUMNS`].
+fn backend_row(backend: &BackendStatus) -> Vec<Cell> {
+    vec![
+        Cell::plain(&backend.name),
+        Cell::plain(&backend.address),
+        Cell::painted(&backend.state, colour_of(&backend.state)),
+        Cell::plain(backend.calls.to_string()),
+        Cell::plain(format!("{:.1}", backend.requests_per_s)),
+        Cell::plain(backend.requests.to_string()),
+        Cell::plain(backend.failures.to_string()),
+        Cell::plain(latency(backend.latency_us)),
+        Cell::plain(backend.weight.to_string()),
+        Cell::plain(backend.priority.to_string()),
+        Cell::plain(backend.cause.clone().unwrap_or_default()),
+    ]
+}
+
+/// Reasons of refusals, and the other counters that tell of something unusual, where they were met.
+fn add_counters(page: &mut String, status: &Status, coloured: bool) {
+    let shown = status.counters.iter().filter(|counter| {
+        let unusual = !counter.label.is_empty() || UNUSUAL.contains(&counter.name.as_str());
+        unusual && counter.value > 0
+    });
+    let rows: Vec<Vec<Cell>> = shown
+        .map(|counter| {
+            let text = format!("{} {}", counter.name, counter.label);
+            vec![Cell::plain(text.trim_end().replace('_', " ")), Cell::plain(counter.value.to_string())]
+        })
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    add(page, "");
+    add(page, "since the start");
+    for line in lines(&[Align::Left, Align::Right], &rows, coloured) {
+        add(page, &format!("  {line}"));
+    }
+}
+
+fn add_network(page: &mut String, network: &NetworkStatus, coloured: bool) {
+    let troubled = |text: String, count: u64| {
+        if count > 0 { paint(&text, Colour::Red, coloured) } else { text }
+    };
+    let drops = troubled(format!("{} dropped by the kernel", network.kernel_drops), network.kernel_drops);
+    let overflow = troubled(format!("{} dropped by full inboxes", network.inbox_overflow), network.inbox_overflow);
+    let errors = troubled(format!("{} not sent", network.send_errors), network.send_errors);
+    let busy: Vec<String> = network.workers.iter().map(|worker| format!("{:.0} %", worker.busy_percent)).collect();
+    add(page, "");
+    add(
+        page,
+        &format!(
+            "datagrams  {} received ({:.1}/s), {} sent ({:.1}/s), {drops}, {overflow}, {errors}",
+            network.received, network.received_per_s, network.sent, network.sent_per_s
+        ),
+    );
+    add(page, &format!("workers    {} busy", busy.join(", ")));
+}
+
+fn add(page: &mut String, line: &str) {
+    page.push_str(line);
+    page.push('\n');
+}
+
+fn colour_of(state: &str) -> Colour {
+    match state {
+        "up" => Colour::Green,
+        "down" => Colour::Red,
+        _ => Colour::Yellow,
+    }
+}
+
+fn latency(us: u64) -> String {
+    match us {
+        0 => "-".to_owned(),
+        1..1_000 => format!("{us} us"),
+        _ => format!("{:.1} ms", us as f64 / 1_000.0),
+    }
+}
+
+/// "3d 04:05:06", "04:05:06".
+fn duration(seconds: u64) -> String {
+    let mut text = String::new();
+    if seconds >= 86_400 {
+        write!(text, "{}d ", seconds / 86_400).expect("writing into a String cannot fail");
+    }
+    let (hours, minutes) = (seconds / 3_600 % 24, seconds / 60 % 60);
+    write!(text, "{hours:02}:{minutes:02}:{:02}", seconds % 60).expect("writing into a String cannot fail");
+    text
+}
+
+const COLUMNS: [(&str, Align); 11] = [
+    ("BACKEND", Align::Left),
+    ("ADDRESS", Align::Left),
+    ("STATE", Align::Left),
+    ("CALLS", Align::Right),
+    ("REQUESTS/S", Align::Right),
+    ("REQUESTS", Align::Right),
+    ("FAILED", Align::Right),
+    ("ANSWERS IN", Align::Right),
+    ("WEIGHT", Align::Right),
+    ("PRIORITY", Align::Right),
+    ("", Align::Left),
+];
+
+/// Counters that are shown when they are not 0, besides the reasons of refusals.
+const UNUSUAL: [&str; 15] = [
+    "stray_responses",
+    "forged_tokens",
+    "loops",
+    "hops_exceeded",
+    "no_service",
+    "no_backend",
+    "failovers",
+    "timed_out",
+    "unreachable",
+    "transaction_limit",
+    "binding_limit",
+    "dialog_limit",
+    "answers_withheld",
+    "unsafe_destination",
+    "open_relay_refused",
+];
+
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn status() -> Status {
+        let backend = |name: &str, state: &str, cause: Option<&str>| {
+            json!({
+                "name": name, "address": "127.0.0.11:5060", "state": state, "cause": cause, "weight": 1, "priority": 1,
+                "calls": 7, "requests": 1200, "requests_per_s": 40.25, "failures": 3, "latency_us": 1500
+            })
+        };
+        let backends = [backend("pbx1", "up", None), backend("pbx-long", "down", Some("pings stay unanswered"))];
+        let value = json!({
+            "unit": {
+                "name": "lb-a", "version": "0.1.0", "process": 1, "uptime_s": 90_061, "config": "a.toml", "draining": true
+            },
+            "farms": [{
+                "name": "pbx", "listeners": ["udp:127.0.0.1:5060"],
+                "services": [{ "name": "default", "algorithm": "weight", "backends": backends }]
+            }],
+            "calls": 12, "registrations": 1000, "transactions": 4,
+            "rates": { "requests_per_s": 80.5, "responses_per_s": 81.0, "calls_per_s": 2.0 },
+            "counters": [
+                { "name": "requests", "label": "", "value": 5 },
+                { "name": "no_service", "label": "", "value": 2 },
+                { "name": "loops", "label": "", "value": 0 },
+                { "name": "refused", "label": "missing_via", "value": 31 }
+            ],
+            "network": {
+                "received": 10, "sent": 11, "kernel_drops": 6, "inbox_overflow": 0, "send_errors": 0,
+                "received_per_s": 1.0, "sent_per_s": 1.1,
+                "workers": [{ "received": 10, "sent": 11, "helped": 0, "busy_percent": 12.4 }]
+            }
+        });
+        serde_json::from_value(value).expect("the value has the shape of a status")
+    }
+
+    #[test]
+    fn the_page_shows_what_an_operator_asks_for() {
+        let page = page(&status(), false);
+        assert!(page.starts_with("unit lb-a, tandem 0.1.0, up 1d 01:01:01, draining, a.toml\n"), "{page}");
+        for part in [
+            "12 calls, 1000 registrations, 4 transactions; 80.5 requests/s",
+            "farm pbx  udp:127.0.0.1:5060\n  service default (weight)\n",
+            "pings stay unanswered",
+            "  no service            2\n",
+            "  refused missing via  31\n",
+            "6 dropped by the kernel",
+            "workers    12 % busy",
+        ] {
+            assert!(page.contains(part), "{part:?} is not in\n{page}");
+        }
+        assert!(!page.contains("loops") && !page.contains('\x1b'), "{page}");
+    }
+
+    #[test]
+    fn rows_stand_below_their_titles() {
+        let page = page(&status(), false);
+        let find = |word: &str| page.lines().find(|line| line.contains(word)).expect("the line is shown").to_owned();
+        let (titles, row) = (find("BACKEND"), find("pbx1"));
+        assert_eq!(titles.find("STATE"), row.find("up"));
+        assert_eq!(titles.find("CALLS").map(|at| at + 5), row.find(" 7 ").map(|at| at + 2));
+    }
+
+    #[test]
+    fn colours_come_only_where_they_are_wanted() {
+        let page = page(&status(), true);
+        assert!(page.contains("\x1b[32mup\x1b[0m") && page.contains("\x1b[31mdown\x1b[0m"), "{page}");
+        assert!(page.contains("\x1b[31m6 dropped by the kernel\x1b[0m"), "{page}");
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!(duration(59), "00:00:59");
+        assert_eq!(duration(86_400 * 3 + 4 * 3_600 + 5 * 60 + 6), "3d 04:05:06");
+        assert_eq!((latency(0), latency(999), latency(1_000)), ("-".into(), "999 us".into(), "1.0 ms".into()));
+    }
+}

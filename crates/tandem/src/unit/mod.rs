@@ -1,0 +1,375 @@
+//! A running unit: the data plane, the log of facts, the control socket, and how they start, change and end together.
+
+pub(crate) mod arrival;
+pub(crate) mod control;
+mod events;
+mod facts;
+mod log;
+mod privileges;
+pub(crate) mod state_dir;
+pub(crate) mod status;
+
+use crate::configuration::{self, brief, count};
+use anyhow::Context;
+use config::Checked;
+use engine::{Explanation, Shared};
+use events::Events;
+use facts::FactsLog;
+use log::Log;
+use net::{Clock, Udp};
+use sip::Instant;
+use state_dir::StateDir;
+use status::{Rates, Sample, Status, UnitStatus};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// One unit. Its threads share it.
+pub(crate) struct Unit {
+    config_path: PathBuf,
+    state: StateDir,
+    started: Instant,
+    shared: Arc<Shared>,
+    log: Arc<Log>,
+    events: Arc<Events>,
+    /// What runs. Held while a new configuration is taken, so that one comes after the other.
+    checked: Mutex<Checked>,
+    /// `None` once stopped.
+    udp: Mutex<Option<Udp>>,
+    facts: Mutex<FactsLog>,
+    /// The last write of facts failed: told once, not twice a second.
+    facts_failing: AtomicBool,
+    rates: Mutex<Rates>,
+    draining: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Unit {
+    /// Starts a unit on what was read from `config_path`. `state_dir` stands above the one in the configuration.
+    ///
+    /// # Errors
+    /// What could not be had. Nothing runs then.
+    pub(crate) fn start(config_path: &Path, state_dir: Option<&Path>, checked: Checked) -> anyhow::Result<Arc<Self>> {
+        let log = Arc::new(Log::start(checked.log).context("cannot start the log's thread")?);
+        let folder = state_dir::choose(state_dir, checked.unit.state_dir.as_deref())?;
+        let state = StateDir::open(folder)?;
+        let (now, unix_ms) = (Clock::now(), unix_ms());
+        let secrets = state.secrets(unix_ms)?;
+        let workers = worker_count(&checked);
+        let shards = shard_count(workers);
+        let seed = u64::from_ne_bytes(state_dir::random()?);
+        let shared = Shared::new(checked.settings.clone(), secrets, shards, now, unix_ms, seed);
+        // Before the first datagram: a PBX that calls a phone right after the start must find it.
+        let (facts, loaded) = FactsLog::open(&state, &shared, now)?;
+        let events = Arc::new(Events::new(Arc::clone(&log), Arc::clone(&shared)));
+        let hearing = Arc::clone(&events);
+        let (udp, warnings) =
+            Udp::start(Arc::clone(&shared), workers, shards, move |event| hearing.handle(&event), None)?;
+        let unit = Arc::new(Self {
+            config_path: config_path.to_path_buf(),
+            state,
+            started: now,
+            shared,
+            log,
+            events,
+            checked: Mutex::new(checked),
+            udp: Mutex::new(Some(udp)),
+            facts: Mutex::new(facts),
+            facts_failing: AtomicBool::new(false),
+            rates: Mutex::default(),
+            draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        });
+        unit.start_threads()?;
+        unit.tell_start(loaded, &warnings);
+        Ok(unit)
+    }
+
+    /// What it is and where it listens, a line each.
+    pub(crate) fn introduction(&self) -> Vec<String> {
+        let name = self.name();
+        let mut lines = vec![format!(
+            "tandem {}, unit {name}: {}, state in {}",
+            env!("CARGO_PKG_VERSION"),
+            self.config_path.display(),
+            self.state.path().display()
+        )];
+        for farm in &self.shared.settings().farms {
+            let listeners = farm.listeners.iter().map(arrival::name_of);
+            lines.extend(listeners.map(|listener| format!("listening at {listener} (farm {})", farm.name)));
+        }
+        lines
+    }
+
+    /// Reads the configuration file again and takes it whole, or refuses it whole and goes on as before. The outcome is logged:
+    /// the lines returned say what changed, the error why it is refused.
+    ///
+    /// # Errors
+    /// The file cannot be read, is wrong, or names listeners that cannot be had.
+    pub(crate) fn reload(&self) -> Result<Vec<String>, String> {
+        let mut running = lock(&self.checked);
+        let outcome = self.take_up(&mut running);
+        drop(running);
+        match &outcome {
+            Ok(changes) if changes.is_empty() => self.log.info("Reloaded", "the configuration means the same as before"),
+            Ok(changes) => {
+                for change in changes {
+                    self.log.info("Reloaded", change);
+                }
+            }
+            Err(reason) => {
+                let message = format!("the new configuration is refused, the old one goes on: {reason}");
+                self.log.error("ReloadRefused", &message);
+            }
+        }
+        outcome
+    }
+
+    /// Takes a sample for the rates if one is due.
+    pub(crate) fn sample(&self, now: Instant) {
+        if lock(&self.rates).is_due(now) {
+            let sample = self.sample_now(now);
+            lock(&self.rates).add(sample);
+        }
+    }
+
+    pub(crate) fn status(&self, now: Instant) -> Status {
+        let unit = UnitStatus {
+            name: self.name(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            uptime_s: now.saturating_since(self.started).as_secs(),
+            config: self.config_path.display().to_string(),
+            draining: self.draining.load(Ordering::Relaxed),
+        };
+        let sample = self.sample_now(now);
+        Status::new(unit, &sample, &lock(&self.rates), &self.shared.settings(), &self.events)
+    }
+
+    /// What the unit would do with a message.
+    ///
+    /// # Errors
+    /// The listener or the source does not fit the configuration.
+    pub(crate) fn explain(
+        &self,
+        bytes: &[u8],
+        listener: Option<&str>,
+        source: Option<SocketAddr>,
+    ) -> Result<Explanation, String> {
+        let flow = arrival::flow(&self.shared.settings(), listener, source)?;
+        Ok(engine::explain(&self.shared, Clock::now(), flow, bytes))
+    }
+
+    /// Refuses new calls and registrations from now on. Returns how long calls being set up may take.
+    pub(crate) fn begin_drain(&self) -> Duration {
+        let drain = lock(&self.checked).unit.drain;
+        self.draining.store(true, Ordering::Relaxed);
+        self.shared.begin_drain();
+        let message = format!("no new calls and registrations; the end comes in {drain:?} at the latest");
+        self.log.info("Draining", &message);
+        drain
+    }
+
+    /// No transaction is held: nobody waits for an answer, and no retransmission would go unanswered.
+    pub(crate) fn is_quiet(&self, now: Instant) -> bool {
+        self.shared.snapshot(now).transactions == 0
+    }
+
+    /// Closes the listeners and writes the last facts.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        if let Some(udp) = lock(&self.udp).take() {
+            udp.stop();
+        }
+        if let Err(error) = lock(&self.facts).close(&self.shared) {
+            self.log.error("FactsFailed", &format!("the last facts are not written: {error}"));
+        }
+        // The next start would remove it too.
+        let _gone = std::fs::remove_file(control::path_in(self.state.path()));
+        self.log.info("Stopped", "the unit has ended");
+        self.log.flush();
+    }
+
+    fn start_threads(self: &Arc<Self>) -> anyhow::Result<()> {
+        let listener = control::open(self.state.path())?;
+        let unit = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || control::serve(&listener, &unit))
+            .context("cannot start the control socket's thread")?;
+        let unit = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("facts".to_owned())
+            .spawn(move || unit.keep_facts())
+            .context("cannot start the thread that writes facts")?;
+        Ok(())
+    }
+
+    fn keep_facts(&self) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            std::thread::sleep(FACTS_EVERY);
+            let mut facts = lock(&self.facts);
+            // The clock is read under the lock, so that it never seems to go back between two writes.
+            let outcome = facts.write(&self.shared, Clock::now());
+            drop(facts);
+            let failing = outcome.is_err();
+            let failed_before = self.facts_failing.swap(failing, Ordering::Relaxed);
+            match outcome {
+                Err(error) if !failed_before => {
+                    let folder = self.state.path().display();
+                    let message = format!(
+                        "cannot write facts to {folder}: {error}; balancing goes on, but a restart would forget who registered since"
+                    );
+                    self.log.error("FactsFailed", &message);
+                }
+                Ok(()) if failed_before => self.log.info("FactsWritten", "facts can be written again"),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    fn take_up(&self, running: &mut Checked) -> Result<Vec<String>, String> {
+        let next = match configuration::load(&self.config_path) {
+            Ok(Ok(next)) => next,
+            Ok(Err(diagnostics)) => {
+                let lines: Vec<String> = diagnostics.iter().map(brief).collect();
+                return Err(lines.join("; "));
+            }
+            Err(error) => return Err(format!("{error:#}")),
+        };
+        let changes = told_changes(running, &next);
+        // The sockets first, since only they can be refused.
+        let warnings = match lock(&self.udp).as_ref() {
+            Some(udp) => udp.apply_settings(&next.settings).map_err(|error| error.to_string())?,
+            None => return Err("the unit has stopped".to_owned()),
+        };
+        self.shared.replace_settings(Clock::now(), next.settings.clone());
+        self.events.follow(&next.settings);
+        self.log.set(next.log);
+        *running = next;
+        self.warn(running, &warnings);
+        Ok(changes)
+    }
+
+    fn sample_now(&self, now: Instant) -> Sample {
+        let network = lock(&self.udp).as_ref().map(Udp::counters).unwrap_or_default();
+        Sample { at: now, snapshot: self.shared.snapshot(now), network }
+    }
+
+    fn tell_start(&self, loaded: engine::Loaded, warnings: &[net::Warning]) {
+        let running = lock(&self.checked);
+        for warning in [self.state.warning(), privileges::warning(running.unit.user.as_deref())].into_iter().flatten() {
+            self.log.warn("Privileges", &warning);
+        }
+        self.warn(&running, warnings);
+        drop(running);
+        if loaded.damaged > 0 {
+            let message = format!(
+                "{} of facts.log could not be read (a crash may cut the last one short); the rest is loaded",
+                count(loaded.damaged, "record")
+            );
+            self.log.warn("FactsDamaged", &message);
+        }
+        let message = format!("unit {} runs; {} loaded", self.name(), count(loaded.records, "fact"));
+        self.log.info("Started", &message);
+    }
+
+    fn warn(&self, checked: &Checked, warnings: &[net::Warning]) {
+        for diagnostic in &checked.warnings {
+            self.log.warn("Configuration", &brief(diagnostic));
+        }
+        for warning in warnings {
+            self.log.warn("Sockets", &warning.to_string());
+        }
+    }
+
+    /// As configured, else the host's name.
+    fn name(&self) -> String {
+        let configured = lock(&self.checked).unit.name.clone();
+        if !configured.is_empty() {
+            return configured;
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        host.trim().to_owned()
+    }
+}
+
+/// Milliseconds of Unix time.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The locks of a unit guard values that are replaced in one step, so that whoever panicked left a whole one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a reload changes, with a remark where a limit sizes a table that is made once.
+fn told_changes(running: &Checked, next: &Checked) -> Vec<String> {
+    let mut changes = config::difference(running, next);
+    for change in &mut changes {
+        if MADE_ONCE.iter().any(|limit| change.starts_with(limit)) {
+            change.push_str(" (from the next start on)");
+        }
+    }
+    changes
+}
+
+fn worker_count(checked: &Checked) -> usize {
+    match checked.unit.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers => workers,
+    }
+}
+
+/// One worker needs one shard; several meet rarely when there are some shards for each.
+fn shard_count(workers: usize) -> usize {
+    if workers == 1 { 1 } else { workers * SHARDS_PER_WORKER }
+}
+
+/// Beginnings of the lines of changes that take effect at the next start without saying so themselves.
+const MADE_ONCE: [&str; 1] = ["limits: sticky "];
+const SHARDS_PER_WORKER: usize = 4;
+/// Facts are on their way to the disk within a second: this, and the time to write.
+const FACTS_EVERY: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FARM: &str = "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:127.0.0.1:5060\"]\n\
+                        [[farm.backend]]\naddress = \"127.0.0.11:5060\"\n";
+
+    fn checked(head: &str) -> Checked {
+        let text = format!("{head}{FARM}");
+        match config::load("a.toml", &text) {
+            Ok(checked) => checked,
+            Err(errors) => panic!("{errors:?}"),
+        }
+    }
+
+    #[test]
+    fn changes_that_wait_for_a_start_say_so() {
+        let next = checked("[unit]\nworkers = 3\n[limits]\nsticky = 7\nheaders = 99\n");
+        let changes = told_changes(&checked(""), &next);
+        assert_eq!(
+            changes,
+            [
+                "unit: workers (from the next start on) 0 -> 3",
+                "limits: headers 256 -> 99",
+                "limits: sticky 1000000 -> 7 (from the next start on)"
+            ]
+        );
+    }
+
+    #[test]
+    fn shards_are_a_multiple_of_the_workers() {
+        assert_eq!(shard_count(1), 1);
+        assert_eq!(shard_count(6), 24);
+        assert_eq!(worker_count(&checked("[unit]\nworkers = 5\n")), 5);
+        assert!(worker_count(&checked("")) >= 1);
+    }
+}

@@ -1,0 +1,69 @@
+//! Debian's Kamailio as a PBX of its own: a registrar with digest and a location table in memory, which passes calls to users that
+//! it does not know on to the farm.
+
+use super::{Process, holds_within};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// The password of every user of every server.
+pub const PASSWORD: &str = "secret";
+
+/// What a server is told.
+pub struct Server<'a> {
+    pub name: &'a str,
+    /// Of its challenges.
+    pub realm: &'a str,
+    /// Address; the port is 5060.
+    pub host: &'a str,
+    /// Host of the farm in front of it; the port is 5060.
+    pub farm: &'a str,
+    /// Users that may register, as the alternatives of a pattern: `bonnie|clyde`.
+    pub users: &'a str,
+}
+
+/// Starts a server and waits until it answers.
+///
+/// # Panics
+/// If it does not, with what it said.
+pub fn start(folder: &Path, server: &Server<'_>) -> Process {
+    let script = folder.join(format!("{}.cfg", server.name));
+    let text = SCRIPT
+        .replace("HOST", server.host)
+        .replace("FARM", server.farm)
+        .replace("USERS", server.users)
+        .replace("REALM", server.realm)
+        .replace("PASSWORD", PASSWORD);
+    std::fs::write(&script, text).expect("the folder is ours");
+    let program = super::peer("kamailio").expect("the test asked for it");
+    let run = folder.join(format!("{}.run", server.name));
+    std::fs::create_dir_all(&run).expect("the folder is ours");
+    let mut process = Process::start(
+        Command::new(program)
+            .args(["-DD", "-E", "-m", "32", "-M", "4", "-f"])
+            .arg(&script)
+            .arg("-Y")
+            .arg(&run)
+            .arg("-P")
+            .arg(run.join("pid")),
+        server.name,
+        folder,
+    );
+    let answers = holds_within(Duration::from_secs(10), || !process.is_running() || is_answering(server.host));
+    assert!(answers && process.is_running(), "{}", process.said());
+    process
+}
+
+fn is_answering(host: &str) -> bool {
+    let Ok(socket) = UdpSocket::bind("127.0.0.250:5060") else { return false };
+    let asked = format!(
+        "OPTIONS sip:{host} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.250:5060;branch=z9hG4bKprobe\r\nFrom: <sip:probe@{host}>;tag=1\r\n\
+         To: <sip:{host}>\r\nCall-ID: probe\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    );
+    let patience = socket.set_read_timeout(Some(Duration::from_millis(200)));
+    let sent = socket.send_to(asked.as_bytes(), (host, 5060));
+    patience.is_ok() && sent.is_ok() && socket.recv_from(&mut [0; 2_000]).is_ok()
+}
+
+const SCRIPT: &str = include_str!("../data/kamailio.cfg");

@@ -1,0 +1,189 @@
+//! What is measured. One more peer is one more entry here: a command and the text of its configuration.
+
+use super::process::Running;
+use super::{BALANCER, BALANCER_CORE, CALLEE, RELAY_CALLEE_SIDE};
+use crate::peers;
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The name of the raw relay, to which all others are compared.
+pub(super) const RELAY: &str = "raw relay";
+
+const PORT: u16 = 5060;
+
+const TANDEM_STATEFUL: &str = r#"[unit]
+state_dir = "FOLDER"
+workers = 1
+
+[[farm]]
+name = "bench"
+listen = ["udp:LISTEN"]
+
+[[farm.backend]]
+address = "CALLEE"
+"#;
+
+const TANDEM_STATELESS: &str = r#"[unit]
+state_dir = "FOLDER"
+workers = 1
+
+[[farm]]
+name = "bench"
+listen = ["udp:LISTEN"]
+transactions = "stateless"
+registrations = "off"
+
+[[farm.service]]
+name = "default"
+algorithm = "hash-call-id"
+persistence = "none"
+
+[[farm.backend]]
+address = "CALLEE"
+"#;
+
+/// A program that relays calls from the generator's one end to its other.
+pub(super) struct Subject {
+    pub(super) name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    /// Where its files are, made before it starts.
+    folder: PathBuf,
+    /// Names and texts, with FOLDER, LISTEN, CALLEE and CHILDREN still to be replaced.
+    files: Vec<(&'static str, &'static str)>,
+    children: u32,
+}
+
+/// Everything that can be measured on this machine, the relay first. `own` is this program, beside which tandem was built.
+pub(super) fn all(own: &Path, folder: &Path, children: &[u32]) -> Vec<Subject> {
+    let tandem = own.with_file_name("tandem");
+    let mut subjects = vec![
+        relay(own, folder),
+        balancer("tandem stateful", &tandem, folder, TANDEM_STATEFUL),
+        balancer("tandem stateless", &tandem, folder, TANDEM_STATELESS),
+    ];
+    let Some(kamailio) = peers::find("kamailio") else {
+        println!("kamailio is not installed and not measured");
+        return subjects;
+    };
+    for (kind, config) in [
+        ("kamailio stateless", include_str!("kamailio-stateless.cfg")),
+        ("kamailio stateful", include_str!("kamailio-stateful.cfg")),
+    ] {
+        for count in children {
+            subjects.push(peer(kind, &kamailio, folder, config, *count));
+        }
+    }
+    subjects
+}
+
+/// The name without the variant: `kamailio stateful` of `kamailio stateful, 2 children`.
+pub(super) fn family(name: &str) -> &str {
+    name.split_once(',').map_or(name, |(family, _)| family)
+}
+
+impl Subject {
+    /// Starts it on the balancer's core; returns when it listens.
+    pub(super) fn start(&self) -> Result<Running> {
+        std::fs::create_dir_all(&self.folder)?;
+        for (name, text) in &self.files {
+            std::fs::write(self.folder.join(name), self.filled_in(text))?;
+        }
+        let path = self.folder.join("log");
+        let log = File::create(&path)?;
+        let child = Command::new("taskset")
+            .args(["-c", BALANCER_CORE])
+            .arg(&self.program)
+            .args(self.arguments.iter().map(|argument| self.filled_in(argument)))
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start taskset (package util-linux)")?;
+        Running::wait_for_port(child, &path, PORT)
+    }
+
+    fn filled_in(&self, text: &str) -> String {
+        text.replace("FOLDER", &self.folder.to_string_lossy())
+            .replace("LISTEN", BALANCER)
+            .replace("CALLEE", CALLEE)
+            .replace("CHILDREN", &self.children.to_string())
+    }
+}
+
+fn relay(own: &Path, folder: &Path) -> Subject {
+    let arguments = ["relay", "--listen", "LISTEN", "--callee-side", RELAY_CALLEE_SIDE, "--callee", "CALLEE"];
+    Subject {
+        name: RELAY.to_string(),
+        program: own.to_path_buf(),
+        arguments: arguments.map(String::from).to_vec(),
+        folder: folder.join("relay"),
+        files: Vec::new(),
+        children: 0,
+    }
+}
+
+fn balancer(name: &str, program: &Path, folder: &Path, config: &'static str) -> Subject {
+    let arguments = ["run", "--config", "FOLDER/tandem.toml"];
+    Subject {
+        name: name.to_string(),
+        program: program.to_path_buf(),
+        arguments: arguments.map(String::from).to_vec(),
+        folder: folder.join(name.replace(' ', "-")),
+        files: vec![("tandem.toml", config)],
+        children: 0,
+    }
+}
+
+fn peer(kind: &str, program: &Path, folder: &Path, config: &'static str, children: u32) -> Subject {
+    // In the foreground, with room for the transactions of the whole measurement.
+    let arguments = ["-DD", "-f", "FOLDER/kamailio.cfg", "-Y", "FOLDER", "-m", "512", "-M", "16"];
+    let plural = if children == 1 { "child" } else { "children" };
+    Subject {
+        name: format!("{kind}, {children} {plural}"),
+        program: program.to_path_buf(),
+        arguments: arguments.map(String::from).to_vec(),
+        folder: folder.join(format!("{}-{children}", kind.replace(' ', "-"))),
+        files: vec![("kamailio.cfg", config), ("dispatcher.list", "1 sip:CALLEE\n")],
+        children,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_are_filled_in_completely() {
+        for subject in all(Path::new("/bin/xtask"), Path::new("/nowhere"), &[1, 2]) {
+            let files = subject.files.iter().map(|(_, text)| *text);
+            for text in files.chain(subject.arguments.iter().map(String::as_str)) {
+                let filled = subject.filled_in(text);
+                for word in ["FOLDER", "LISTEN", "CALLEE", "CHILDREN"] {
+                    assert!(!filled.contains(word), "{}: {filled}", subject.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn our_configurations_are_accepted() {
+        for subject in all(Path::new("/bin/xtask"), Path::new("/nowhere"), &[]) {
+            for (name, text) in &subject.files {
+                if let Err(errors) = config::load(name, &subject.filled_in(text)) {
+                    let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                    panic!("{}: {}", subject.name, text.join("\n"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn variants_belong_to_one_family() {
+        assert_eq!(family("kamailio stateful, 2 children"), "kamailio stateful");
+        assert_eq!(family(RELAY), RELAY);
+    }
+}

@@ -1,0 +1,124 @@
+//! `cargo xtask sim`: simulated worlds by the thousand, or one of them again.
+
+use crate::{step, workspace};
+use anyhow::Result;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Failing worlds after which no further one is started.
+const ENOUGH: usize = 10;
+
+/// Runs the seeds `first .. first + count` with an optimised build, made first if this one is not; the result is the exit code.
+pub fn run(first: u64, count: u64) -> Result<u8> {
+    if cfg!(debug_assertions) {
+        return run_optimised(first, count);
+    }
+    let worlds = Worlds {
+        next: AtomicU64::new(first),
+        end: first.saturating_add(count),
+        finished: AtomicU64::new(0),
+        failures: Mutex::new(Vec::new()),
+    };
+    let start = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| worlds.work());
+        }
+        worlds.report_progress(count, start);
+    });
+    let failures = worlds.failures.into_inner().expect("no thread panics while it holds the list");
+    for (seed, failure) in &failures {
+        println!("seed {seed}: {failure}\nagain: cargo xtask sim --seed {seed}\n");
+    }
+    println!(
+        "{} worlds in {:.1} s: {} failed",
+        worlds.finished.into_inner(),
+        start.elapsed().as_secs_f64(),
+        failures.len()
+    );
+    Ok(u8::from(!failures.is_empty()))
+}
+
+/// Runs one world and prints its report or its failure.
+pub fn replay(seed: u64) -> u8 {
+    match sim::run_seed(seed) {
+        Ok(report) => {
+            println!("seed {seed}: {report:#?}");
+            0
+        }
+        Err(failure) => {
+            println!("seed {seed}: {failure}");
+            1
+        }
+    }
+}
+
+/// A hundred thousand worlds are minutes with optimisation and hours without.
+fn run_optimised(first: u64, count: u64) -> Result<u8> {
+    step::run(
+        "build",
+        workspace::cargo().args(["build", "--profile", "release-fast", "--locked"]).args(["--package", "xtask"]),
+    )?;
+    let program = workspace::target()?.join("release-fast/xtask");
+    let mut command = Command::new(program);
+    command.arg("sim").args(["--first", &first.to_string()]).args(["--seeds", &count.to_string()]);
+    Ok(step::exit_code(step::last("worlds", &mut command)?))
+}
+
+/// The seeds still to run and what came of the others.
+struct Worlds {
+    next: AtomicU64,
+    end: u64,
+    finished: AtomicU64,
+    failures: Mutex<Vec<(u64, String)>>,
+}
+
+impl Worlds {
+    fn work(&self) {
+        while self.failed() < ENOUGH {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.end {
+                return;
+            }
+            // A panic of the engine is a finding like any other, and must name its seed too.
+            let outcome = catch_unwind(AssertUnwindSafe(|| sim::run_seed(seed)));
+            let failure = match outcome {
+                Ok(Ok(_)) => None,
+                Ok(Err(failure)) => Some(failure.to_string()),
+                Err(_) => Some("panicked; the message stands above".to_string()),
+            };
+            if let Some(failure) = failure {
+                self.lock().push((seed, failure));
+            }
+            self.finished.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn report_progress(&self, count: u64, start: Instant) {
+        let mut shown = start;
+        loop {
+            std::thread::sleep(Duration::from_millis(50));
+            let finished = self.finished.load(Ordering::Relaxed);
+            if finished >= count || self.failed() >= ENOUGH {
+                return;
+            }
+            if shown.elapsed() >= Duration::from_secs(10) {
+                shown = Instant::now();
+                let seconds = start.elapsed().as_secs();
+                println!("    {finished} of {count} worlds after {seconds} s, {} failed", self.failed());
+            }
+        }
+    }
+
+    fn failed(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(u64, String)>> {
+        self.failures.lock().expect("no thread panics while it holds the list")
+    }
+}
