@@ -42,12 +42,8 @@ fn summary(checked: &Checked) -> String {
     let farms = &checked.settings.farms;
     let listeners = farms.iter().map(|farm| farm.listeners.len()).sum();
     let backends = farms.iter().map(|farm| farm.backends.len()).sum();
-    let mut text = format!(
-        "{}, {}, {}",
-        count(farms.len(), "farm"),
-        count(listeners, "listener"),
-        count(backends, "backend")
-    );
+    let mut text =
+        format!("{}, {}, {}", count(farms.len(), "farm"), count(listeners, "listener"), count(backends, "backend"));
     if !checked.warnings.is_empty() {
         text.push_str("; ");
         text.push_str(&count(checked.warnings.len(), "warning"));

@@ -27,12 +27,8 @@ pub(crate) struct Arguments {
 
 /// Exit status 0 only if all calls went well.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
-    let options = Options {
-        calls: arguments.calls,
-        stops: arguments.stop,
-        pcap: arguments.pcap,
-        port_base: arguments.port_base,
-    };
+    let options =
+        Options { calls: arguments.calls, stops: arguments.stop, pcap: arguments.pcap, port_base: arguments.port_base };
     let all_went_well = demo::run(options)?;
     Ok(if all_went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

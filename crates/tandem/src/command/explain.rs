@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
-#[command(after_help = "A message without any CRLF, as pasted from a page or written in an editor, gets CRLF line ends, and the empty line \
+#[command(
+    after_help = "A message without any CRLF, as pasted from a page or written in an editor, gets CRLF line ends, and the empty line \
                         that ends its headers if it lacks one; any other is taken octet for octet.\n\n\
                         Without --live nothing is registered and every backend counts as up; tokens of a running unit are known only to \
-                        that unit.")]
+                        that unit."
+)]
 pub(crate) struct Arguments {
     /// The configuration file
     #[arg(long, value_name = "FILE", required_unless_present = "live")]
@@ -132,7 +134,9 @@ mod tests {
     #[test]
     fn pasted_messages_get_their_line_ends() {
         let wanted = b"OPTIONS sip:a SIP/2.0\r\nA: b\r\n\r\n".to_vec();
-        for pasted in ["OPTIONS sip:a SIP/2.0\nA: b\n\n", "OPTIONS sip:a SIP/2.0\nA: b\n", "OPTIONS sip:a SIP/2.0\nA: b"] {
+        for pasted in
+            ["OPTIONS sip:a SIP/2.0\nA: b\n\n", "OPTIONS sip:a SIP/2.0\nA: b\n", "OPTIONS sip:a SIP/2.0\nA: b"]
+        {
             assert_eq!(with_line_ends(pasted.as_bytes().to_vec()), wanted, "{pasted:?}");
         }
     }

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
-#[command(after_help = "Signals: SIGHUP reads the file again and takes it whole or refuses it whole. SIGTERM and SIGINT refuse new calls and \
+#[command(
+    after_help = "Signals: SIGHUP reads the file again and takes it whole or refuses it whole. SIGTERM and SIGINT refuse new calls and \
                         registrations, let calls being set up finish for `drain`, and end; a second one ends at once.\n\n\
-                        Standard output says where it listens, then \"ready\"; the log goes to standard error.")]
+                        Standard output says where it listens, then \"ready\"; the log goes to standard error."
+)]
 pub(crate) struct Arguments {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
@@ -30,7 +32,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let checked = configuration::load_or_print(&arguments.config).context("nothing was started")?;
     // Before anything is opened, so that no signal finds us half started.
     let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).context("cannot listen to signals")?;
-    let unit = Unit::start(&arguments.config, arguments.state_dir.as_deref(), checked).context("nothing was started")?;
+    let unit =
+        Unit::start(&arguments.config, arguments.state_dir.as_deref(), checked).context("nothing was started")?;
     announce(&unit);
     serve(&unit, &mut signals);
     drain(&unit, &mut signals);

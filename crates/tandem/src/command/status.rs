@@ -13,7 +13,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(clap::Args)]
-#[command(after_help = "Rates are those of the last second. Without --config and --state-dir the usual state folder of this user is asked.")]
+#[command(
+    after_help = "Rates are those of the last second. Without --config and --state-dir the usual state folder of this user is asked."
+)]
 pub(crate) struct Arguments {
     /// The configuration file of the unit, read for its `state_dir`
     #[arg(long, value_name = "FILE", conflicts_with = "state_dir")]

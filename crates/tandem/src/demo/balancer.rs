@@ -45,8 +45,7 @@ impl Balancer {
         };
         let tap = capture.map(|capture| capture as Arc<dyn Tap>);
         // The warnings speak of bursts that two phones do not make.
-        let (udp, _warnings) =
-            Udp::start(shared, WORKERS, SHARDS, events, tap).context("cannot start the balancer")?;
+        let (udp, _warnings) = Udp::start(shared, WORKERS, SHARDS, events, tap).context("cannot start the balancer")?;
         Ok(Self { _udp: udp, names })
     }
 

@@ -94,18 +94,17 @@ impl Drop for Boxes {
 fn spawn(name: &str, address: SocketAddr, farm: SocketAddr) -> Result<Child> {
     let program = std::env::current_exe().context("cannot find the file of this program")?;
     let mut command = Command::new(program);
-    command
-        .args(["demo-pbx", "--name", name, "--domain", DOMAIN])
-        .args(["--listen", &address.to_string(), "--farm", &farm.to_string()]);
+    command.args(["demo-pbx", "--name", name, "--domain", DOMAIN]).args([
+        "--listen",
+        &address.to_string(),
+        "--farm",
+        &farm.to_string(),
+    ]);
     let users = PEOPLE.iter().map(|person| (person.user, person.password));
     for (user, password) in users.chain([GUEST]) {
         command.args(["--user", &format!("{user}:{password}")]);
     }
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {name}"))
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {name}"))
 }
 
 /// Passes on what a PBX writes until it ends, or until nobody listens any more.

@@ -110,7 +110,8 @@ impl FromStr for Stop {
             return Err(format!("no PBX is called \"{name}\": there are {}", BOXES.join(" and ")));
         }
         let seconds: f64 = seconds.parse().map_err(|_| format!("\"{seconds}\" is no number of seconds"))?;
-        let after = Duration::try_from_secs_f64(seconds).map_err(|_| format!("{seconds} s is no time from the start"))?;
+        let after =
+            Duration::try_from_secs_f64(seconds).map_err(|_| format!("{seconds} s is no time from the start"))?;
         Ok(Self { name: name.to_owned(), after })
     }
 }
@@ -142,10 +143,7 @@ mod tests {
 
     #[test]
     fn a_stop_names_a_box_and_a_time() {
-        assert_eq!(
-            "pbx1@4".parse::<Stop>(),
-            Ok(Stop { name: "pbx1".to_owned(), after: Duration::from_secs(4) })
-        );
+        assert_eq!("pbx1@4".parse::<Stop>(), Ok(Stop { name: "pbx1".to_owned(), after: Duration::from_secs(4) }));
         assert_eq!("pbx2@0.5".parse::<Stop>().map(|stop| stop.after), Ok(Duration::from_millis(500)));
         for wrong in ["pbx1", "pbx3@4", "pbx1@", "pbx1@soon", "pbx1@-1", "pbx1@inf", "@4"] {
             assert!(wrong.parse::<Stop>().is_err(), "{wrong}");

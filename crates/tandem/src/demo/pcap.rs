@@ -30,10 +30,7 @@ impl Capture {
         let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let mut file = BufWriter::new(file);
         file.write_all(&file_header()).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self {
-            writer: Mutex::new(Writer { file, packets: 0, failure: None }),
-            started: (Clock::now(), unix),
-        })
+        Ok(Self { writer: Mutex::new(Writer { file, packets: 0, failure: None }), started: (Clock::now(), unix) })
     }
 
     /// Writes a datagram that is sent now. Those of IPv6 are left out: the demo has none.

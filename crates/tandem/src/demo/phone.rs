@@ -233,10 +233,7 @@ impl Phone {
                 }
             }
             Event::Ended { call, .. } | Event::Failed { call, .. } | Event::Cancelled { call } => self.mute(*call),
-            Event::Registered { .. }
-            | Event::RegisterFailed { .. }
-            | Event::Unregistered
-            | Event::Ringing { .. } => {}
+            Event::Registered { .. } | Event::RegisterFailed { .. } | Event::Unregistered | Event::Ringing { .. } => {}
         }
     }
 

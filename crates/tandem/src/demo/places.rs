@@ -31,7 +31,10 @@ impl Places {
             }
         }
         let last = FIRST_PORT + 100 * (CANDIDATES - 1);
-        bail!("none of the ports {FIRST_PORT}, {}, … {last} is free on loopback: choose one with --port-base", FIRST_PORT + 100)
+        bail!(
+            "none of the ports {FIRST_PORT}, {}, … {last} is free on loopback: choose one with --port-base",
+            FIRST_PORT + 100
+        )
     }
 
     fn at(port: u16) -> Self {
@@ -72,7 +75,8 @@ mod tests {
     fn no_address_is_used_twice_and_all_are_loopback() {
         for port in [1, 5_060, 5_061, 64_000] {
             let places = Places::at(port);
-            let mut all: BTreeSet<SocketAddr> = [places.boxes, places.phones, places.media].concat().into_iter().collect();
+            let mut all: BTreeSet<SocketAddr> =
+                [places.boxes, places.phones, places.media].concat().into_iter().collect();
             all.insert(places.farm);
             assert_eq!(all.len(), 7, "{port}");
             assert!(all.iter().all(|address| address.ip().is_loopback() && address.port() > 0));

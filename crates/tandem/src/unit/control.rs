@@ -96,14 +96,11 @@ pub(crate) fn serve(listener: &UnixListener, unit: &Arc<Unit>) {
 /// There is no such unit, it does not answer, or its answer is an error.
 pub(crate) fn ask(state_dir: &Path, request: &Request) -> anyhow::Result<Value> {
     let path = path_in(state_dir);
-    let mut stream = match UnixStream::connect(&path) {
-        Ok(stream) => stream,
-        Err(error) => return Err(error).with_context(|| no_unit(&path)),
-    };
-    let answer = exchange(&mut stream, request)
-        .with_context(|| format!("the unit at {} does not answer", path.display()))?;
-    let answer: Value =
-        serde_json::from_str(&answer).with_context(|| format!("the unit at {} closed the connection", path.display()))?;
+    let mut stream = UnixStream::connect(&path).with_context(|| no_unit(&path))?;
+    let answer =
+        exchange(&mut stream, request).with_context(|| format!("the unit at {} does not answer", path.display()))?;
+    let answer: Value = serde_json::from_str(&answer)
+        .with_context(|| format!("the unit at {} closed the connection", path.display()))?;
     if let Some(error) = answer.get("error").and_then(Value::as_str) {
         bail!("the unit at {} says: {error}", path.display());
     }

@@ -74,9 +74,8 @@ impl Events {
 
     /// Forgets backends that are no longer configured.
     pub(crate) fn follow(&self, settings: &Settings) {
-        lock(&self.causes).retain(|id, _| {
-            settings.farms.iter().flat_map(|farm| &farm.backends).any(|backend| backend.id == *id)
-        });
+        lock(&self.causes)
+            .retain(|id, _| settings.farms.iter().flat_map(|farm| &farm.backends).any(|backend| backend.id == *id));
     }
 
     fn tell(&self, level: LogLevel, event: &'static str, message: &str, name: &Named) {

@@ -113,7 +113,9 @@ impl Unit {
         let outcome = self.take_up(&mut running);
         drop(running);
         match &outcome {
-            Ok(changes) if changes.is_empty() => self.log.info("Reloaded", "the configuration means the same as before"),
+            Ok(changes) if changes.is_empty() => {
+                self.log.info("Reloaded", "the configuration means the same as before")
+            }
             Ok(changes) => {
                 for change in changes {
                     self.log.info("Reloaded", change);

@@ -1,11 +1,8 @@
 //! Calls of sipp through the unit, boxes that die, reloads under load, trunks, phones that move, and what survives `kill -9`.
-#![allow(clippy::disallowed_methods, reason = "these tests are about real time")]
 
-mod common;
-
-use common::unit::{Unit, backend, counter};
-use common::wire::{Call, Station, Taken, offer, register, request, request_of};
-use common::{holds_within, namespace, peer, sipp};
+use crate::common::unit::{Unit, backend, counter};
+use crate::common::wire::{Call, Station, Taken, offer, register, request, request_of};
+use crate::common::{holds_within, namespace, peer, sipp};
 use serde_json::Value;
 use std::time::Duration;
 

@@ -37,7 +37,7 @@ pub fn assert_all_succeed(callers: &mut Process, limit: Duration) {
 }
 
 fn launch(folder: &Path, scenario: &str, at: &str, arguments: &[String]) -> Process {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/data");
     let (host, port) = at.split_once(':').expect("an address and a port");
     let mut command = Command::new("sipp");
     command

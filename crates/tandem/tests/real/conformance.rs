@@ -3,12 +3,9 @@
 //! Each message comes from an address of its own, since most of them carry no `rport`: the answer goes to the source address, but
 //! to the port that the topmost Via names. `docs/conformance.tsv` holds what each one may become and what it becomes here. The
 //! messages are no part of this repository: `TANDEM_CORPUS` names their folder.
-#![allow(clippy::disallowed_methods, reason = "these tests are about real time")]
 
-mod common;
-
-use common::unit::Unit;
-use common::wire::{Station, Taken, request};
+use crate::common::unit::Unit;
+use crate::common::wire::{Station, Taken, request};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -71,7 +68,7 @@ const TOUCHED: [&str; 6] = ["via", "max-forwards", "max-breadth", "record-route"
 
 fn run(suite: &str, folder: &str, registrations: &str, count: usize) {
     let Some(corpus) = corpus() else { return };
-    if !common::namespace() {
+    if !crate::common::namespace() {
         return;
     }
     let bench = Bench::start(registrations);

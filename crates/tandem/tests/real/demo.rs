@@ -1,9 +1,6 @@
 //! The demo as a user sees it: calls with audio, PBXs that are killed, a capture, and a softphone that joins.
-#![allow(clippy::disallowed_methods, reason = "a test takes a port away from the demo")]
 
-mod common;
-
-use common::Process;
+use crate::common::Process;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -27,7 +24,7 @@ fn calls(said: &str) -> Vec<&str> {
 
 #[test]
 fn three_calls_with_audio_both_ways() {
-    if !common::namespace() {
+    if !crate::common::namespace() {
         return;
     }
     let (output, said) = play(&["--calls", "3", "--port-base", "5060"]);
@@ -47,7 +44,7 @@ fn three_calls_with_audio_both_ways() {
 
 #[test]
 fn calls_placed_after_a_box_was_killed_succeed() {
-    if !common::namespace() {
+    if !crate::common::namespace() {
         return;
     }
     for killed in ["pbx1", "pbx2"] {
@@ -65,7 +62,7 @@ fn calls_placed_after_a_box_was_killed_succeed() {
 
 #[test]
 fn without_any_box_the_demo_fails() {
-    if !common::namespace() {
+    if !crate::common::namespace() {
         return;
     }
     let (output, said) = play(&["--calls", "3", "--stop", "pbx1@1", "--stop", "pbx2@1"]);
@@ -80,7 +77,7 @@ fn without_any_box_the_demo_fails() {
 
 #[test]
 fn a_port_that_is_taken_is_told_and_another_one_found() {
-    if !common::namespace() {
+    if !crate::common::namespace() {
         return;
     }
     let _taken = std::net::UdpSocket::bind("127.0.0.11:5060").expect("every port of the namespace is free");
@@ -128,10 +125,10 @@ fn steps(tshark: &Path, capture: &Path, phone: &str) -> Vec<String> {
 
 #[test]
 fn the_capture_holds_every_step_and_the_audio_of_both() {
-    if !common::namespace() {
+    if !crate::common::namespace() {
         return;
     }
-    let Some(tshark) = common::peer("tshark") else {
+    let Some(tshark) = crate::common::peer("tshark") else {
         return;
     };
     let folder = tempfile::tempdir().expect("there is room for a folder");
@@ -211,17 +208,18 @@ fn recording(folder: &Path) -> Option<Vec<i16>> {
 
 #[test]
 fn baresip_joins_as_the_guest_and_hears_clyde() {
-    if !common::namespace() {
+    if !crate::common::namespace() {
         return;
     }
-    let Some(baresip) = common::peer("baresip") else {
+    let Some(baresip) = crate::common::peer("baresip") else {
         return;
     };
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let farm = "127.0.0.1:5060";
     prepare_guest(folder.path(), farm);
     let mut running = Process::start(&mut demo(&["--port-base", "5060"]), "demo", folder.path());
-    let started = common::holds_within(Duration::from_secs(15), || running.output().contains("Ctrl-C ends the demo"));
+    let started =
+        crate::common::holds_within(Duration::from_secs(15), || running.output().contains("Ctrl-C ends the demo"));
     assert!(started, "{}", running.said());
 
     let mut command = Command::new(baresip);

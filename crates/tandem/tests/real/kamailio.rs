@@ -1,12 +1,10 @@
 //! Two Kamailio of Debian as independent PBXs behind the farm: digest, locations in memory, nothing shared.
 
-mod common;
-
-use common::capture::{Capture, Seen};
-use common::kamailio::{self, PASSWORD, Server};
-use common::phone::Phone;
-use common::wire::{Station, offer, request_of};
-use common::{Process, Unit, holds_within, namespace, peer};
+use crate::common::capture::{Capture, Seen};
+use crate::common::kamailio::{self, PASSWORD, Server};
+use crate::common::phone::Phone;
+use crate::common::wire::{Station, offer, request_of};
+use crate::common::{Process, Unit, holds_within, namespace, peer};
 use std::path::Path;
 use std::time::Duration;
 use ua::Event;

@@ -1,10 +1,8 @@
 //! Two baresip of Debian behind the farm, registered at two Kamailio: each hears the other's tone.
 
-mod common;
-
-use common::baresip::{self, Baresip, Settings};
-use common::kamailio::{self, PASSWORD, Server};
-use common::{Unit, holds_within, namespace, peer};
+use crate::common::baresip::{self, Baresip, Settings};
+use crate::common::kamailio::{self, PASSWORD, Server};
+use crate::common::{Unit, holds_within, namespace, peer};
 use serde_json::Value;
 use std::time::Duration;
 

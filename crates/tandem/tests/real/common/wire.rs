@@ -170,17 +170,6 @@ impl Taken {
         inside.map_or(text.clone(), |(uri, _)| uri.to_owned())
     }
 
-    /// A header parameter of the first value with this name.
-    pub fn parameter(&self, name: &str, parameter: &str) -> Option<String> {
-        let text = self.text(name)?;
-        let after = text.rsplit_once('>').map_or(text.as_str(), |(_, rest)| rest);
-        let parts = after.split(';').filter_map(|part| part.split_once('='));
-        parts
-            .map(|(key, value)| (key.trim(), value.trim()))
-            .find(|(key, _)| *key == parameter)
-            .map(|(_, value)| value.to_owned())
-    }
-
     /// A response to this request (RFC 3261 §8.2.6): status line, the headers that must be repeated as they came, further whole
     /// `lines`, a To tag if there is none, and a body.
     pub fn response(&self, status: &str, lines: &str, body: &[u8]) -> Vec<u8> {

@@ -8,7 +8,7 @@
 //! baresip    a phone of Debian's                   phone     a phone of ours in a thread
 //! capture    what was on the wire, by tshark
 //! ```
-#![allow(dead_code, unreachable_pub, reason = "each test binary takes what it needs")]
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
 #![allow(clippy::disallowed_methods, reason = "these tests are about real sockets and real time")]
 
 pub mod baresip;

@@ -1,12 +1,9 @@
 //! Hostile and broken datagrams against the running unit: it lives, it says what it refused, it amplifies nothing, and whatever a client
 //! writes into a request, that request leaves to a backend or not at all.
-#![allow(clippy::disallowed_methods, reason = "these tests are about real time")]
 
-mod common;
-
-use common::unit::{Unit, counter, labels};
-use common::wire::{Call, Station, Taken, offer, register, request};
-use common::{holds_within, namespace};
+use crate::common::unit::{Unit, counter, labels};
+use crate::common::wire::{Call, Station, Taken, offer, register, request};
+use crate::common::{holds_within, namespace};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

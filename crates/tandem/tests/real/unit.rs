@@ -1,10 +1,7 @@
 //! The running unit: how it starts, takes a new configuration, drains, ends, and is asked.
-#![allow(clippy::disallowed_methods, reason = "these tests are about real sockets and real time")]
 
-mod common;
-
-use common::wire::{Station, offer, request};
-use common::{Unit, holds_within, namespace};
+use crate::common::wire::{Station, offer, request};
+use crate::common::{Unit, holds_within, namespace};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
@@ -134,9 +131,8 @@ fn draining_refuses_new_calls_and_lets_others_be_set_up() {
     let (invite, from) = server.request("INVITE");
     server.answer(&invite, "180 Ringing", from);
     unit.process().signal("TERM");
-    let draining = holds_within(SOON, || {
-        unit.status().pointer("/unit/draining").and_then(Value::as_bool) == Some(true)
-    });
+    let draining =
+        holds_within(SOON, || unit.status().pointer("/unit/draining").and_then(Value::as_bool) == Some(true));
     assert!(draining, "{}", unit.said());
     phone.send(request("INVITE", &uri, phone.address, "late", 1, "", &offer(phone.address)), UNIT);
     let (refusal, _) = phone.expect("refusal", |taken| {
@@ -239,8 +235,7 @@ fn the_log_can_be_json_and_tells_of_dead_backends() {
     let told = holds_within(Duration::from_secs(40), || unit.process().errors().contains("BackendDown"));
     assert!(told, "{}", unit.said());
     let errors = unit.process().errors();
-    let lines: Vec<Value> =
-        errors.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    let lines: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
     let down = lines
         .iter()
         .find(|line| line.get("event").and_then(Value::as_str) == Some("BackendDown"))
@@ -248,7 +243,7 @@ fn the_log_can_be_json_and_tells_of_dead_backends() {
     assert_eq!(down.get("backend").and_then(Value::as_str), Some("pbx1"));
     assert_eq!(down.get("level").and_then(Value::as_str), Some("warn"));
     let status = unit.status();
-    let backend = common::unit::backend(&status, "pbx1").expect("it is configured");
+    let backend = crate::common::unit::backend(&status, "pbx1").expect("it is configured");
     assert_eq!(backend.get("state").and_then(Value::as_str), Some("down"));
     assert!(backend.get("cause").and_then(Value::as_str).is_some(), "{backend}");
 }

@@ -1,0 +1,12 @@
+//! Tests that meet the real world: the binary itself, real peers, real sockets. One test binary, so that it is linked once and
+//! what the tests have in common is compiled once; each test runs in a network namespace of its own.
+#![allow(clippy::disallowed_methods, reason = "these tests are about real time and real sockets")]
+
+mod baresip;
+mod common;
+mod conformance;
+mod demo;
+mod kamailio;
+mod robustness;
+mod sipp;
+mod unit;
