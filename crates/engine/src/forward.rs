@@ -161,13 +161,19 @@ pub(crate) fn upstream(farm: FarmView<'_>, flow: Flow, via: &Via<'_>) -> Flow {
     let port = match farm.settings.symmetric {
         Symmetric::Always => flow.remote.port(),
         Symmetric::Never if asked => flow.remote.port(),
-        Symmetric::Never => via.port.unwrap_or(5060),
+        Symmetric::Never => sent_by_port(via),
         Symmetric::Auto if asked || hidden_by_nat(via, flow.remote.ip()) => flow.remote.port(),
-        Symmetric::Auto => via.port.unwrap_or(5060),
+        Symmetric::Auto => sent_by_port(via),
     };
     let mut upstream = flow;
     upstream.remote.set_port(port);
     upstream
+}
+
+/// RFC 3261 §18.2.2: the port of the sent-by, or the default of the transport that it names.
+fn sent_by_port(via: &Via<'_>) -> u16 {
+    let secured = [&b"TLS"[..], b"WSS"].iter().any(|name| via.transport.eq_ignore_ascii_case(name));
+    via.port.unwrap_or(if secured { 5061 } else { 5060 })
 }
 
 /// The sender thinks that it has a private address, and it came from another one.

@@ -155,17 +155,8 @@ impl Registration {
                     }
                     offered.restore(value, &address, response, edits);
                 }
-                None => {
-                    if let Some(id) = id_of(&address) {
-                        match directory.binding(now, id) {
-                            Some(found) => {
-                                let at = response.span_of(address.uri_bytes);
-                                edits.replace(at, &found.contact);
-                            }
-                            None => unknown.push(*value),
-                        }
-                    }
-                }
+                None if !restore_one(now, &address, response, directory, edits) => unknown.push(*value),
+                None => {}
             }
         }
         edits.remove_each(response, &unknown);
@@ -213,6 +204,34 @@ impl Registration {
             None => self.contacts.iter().position(|offered| *offered.uri == *address.uri_bytes),
         }
     }
+}
+
+/// Contacts in the answer to a REGISTER whose transaction is over: those that the directory knows come back, others are left out.
+pub(crate) fn restore_known(now: Instant, response: &Message<'_>, directory: &Directory, edits: &mut Edits) {
+    let unknown: SmallVec<[Value<'_>; 4]> = response
+        .values(Name::Contact)
+        .filter(|value| {
+            sip::value::name_addr(value.bytes)
+                .is_ok_and(|address| !restore_one(now, &address, response, directory, edits))
+        })
+        .collect();
+    edits.remove_each(response, &unknown);
+}
+
+/// Puts the phone's own URI back where a backend names it by our id; `false` if the id is unknown. What has no id stays as it is.
+fn restore_one(
+    now: Instant,
+    address: &NameAddr<'_>,
+    response: &Message<'_>,
+    directory: &Directory,
+    edits: &mut Edits,
+) -> bool {
+    let Some(id) = id_of(address) else { return true };
+    let found = directory.binding(now, id);
+    if let Some(binding) = &found {
+        edits.replace(response.span_of(address.uri_bytes), &binding.contact);
+    }
+    found.is_some()
 }
 
 /// The directory has no room for another binding; the phone is registered at its box, but calls from other boxes miss it.

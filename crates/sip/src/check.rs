@@ -304,7 +304,9 @@ fn vias(message: &Message<'_>) -> Result<(), Fault> {
         return Err(Fault::EmptyValue(Name::Via));
     }
     let top = line.values().next().ok_or(Fault::EmptyValue(Name::Via))?;
-    via(&top)?;
+    if via(&top)?.version != b"2.0" {
+        return Err(Fault::Via);
+    }
     // A proxy appends parameters here.
     if has_empty_parameter(top.bytes) { Err(Fault::Via) } else { Ok(()) }
 }

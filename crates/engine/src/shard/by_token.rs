@@ -6,10 +6,11 @@ use crate::counters::Counter;
 use crate::decide::{Arrival, Deaf, Decider, Decision, Plan};
 use crate::forward;
 use crate::io::Packet;
+use crate::register;
 use crate::running::Running;
 use crate::table::{Id, Tombstone};
 use crate::token::Branch;
-use sip::{Instant, Message};
+use sip::{Instant, Message, Method};
 use std::hash::Hasher;
 
 impl Core {
@@ -74,7 +75,7 @@ impl Core {
     }
 
     /// A response whose way back stands in our Via.
-    pub(super) fn forward_by_token(&mut self, message: &Message<'_>, branch: &Branch) {
+    pub(super) fn forward_by_token(&mut self, now: Instant, message: &Message<'_>, branch: &Branch) {
         if !super::answer::is_safe(branch.upstream.remote) {
             self.count(Counter::UnsafeDestination);
             return;
@@ -84,6 +85,9 @@ impl Core {
         };
         self.edits.clear();
         self.edits.remove_values(message, &[ours]);
+        if message.method() == Method::Register {
+            register::restore_known(now, message, &self.shared.directory, &mut self.edits);
+        }
         if message.status_line().is_some_and(|line| line.code == 503) {
             upstream::hide_overload(message, &mut self.edits);
         }

@@ -55,6 +55,9 @@ impl Core {
     pub(super) fn key(&self, arrival: &Arrival<'_>, class: KeyClass) -> u64 {
         let mut hasher = self.shared.secrets.table_hasher();
         hasher.write_u32(arrival.farm.settings.id.0);
+        // Phones that choose the same branch twice, or as others do, are told apart by what every message of one transaction repeats.
+        hasher.write(arrival.message.call_id().unwrap_or_default());
+        hasher.write_u32(arrival.message.cseq().map_or(0, |cseq| cseq.number));
         sip::transaction::key(arrival.message, &mut hasher, class);
         hasher.finish()
     }

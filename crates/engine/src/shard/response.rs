@@ -40,7 +40,7 @@ impl Core {
             return;
         }
         if branch.stateless {
-            self.forward_by_token(message, &branch);
+            self.forward_by_token(now, message, &branch);
             return;
         }
         if branch.epoch != self.shared.secrets.epoch {
@@ -85,7 +85,7 @@ impl Core {
     fn foreign_epoch(&mut self, now: Instant, message: &Message<'_>, branch: &Branch) {
         let young = now.saturating_since(self.shared.started) <= TRANSACTION_LIFE;
         if message.method() == Method::Invite || young {
-            self.forward_by_token(message, branch);
+            self.forward_by_token(now, message, branch);
         } else {
             self.count(Counter::StrayResponses);
         }
@@ -102,7 +102,7 @@ impl Core {
             if tombstone.invite && tombstone.backend.0 == 0 {
                 self.heard_again(now, flow, message);
             }
-            self.forward_by_token(message, branch);
+            self.forward_by_token(now, message, branch);
         }
     }
 

@@ -15,6 +15,9 @@ use crate::uri::{self, Host};
 pub struct Via<'a> {
     /// The whole value.
     pub raw: &'a [u8],
+    /// The version of the protocol; anything but `2.0` is for [`check()`](crate::check()) to refuse, and still says where the refusal
+    /// goes.
+    pub version: &'a [u8],
     /// The transport as it is spelled.
     pub transport: &'a [u8],
     /// The host of the sent-by as it is spelled, brackets included.
@@ -77,9 +80,10 @@ impl<'a> Via<'a> {
 pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
     let (protocol, rest) = around(value.bytes, memchr(b'/', value.bytes).ok_or(Fault::Via)?);
     let (version, rest) = around(rest, memchr(b'/', rest).ok_or(Fault::Via)?);
-    if !trim(protocol).eq_ignore_ascii_case(b"SIP") || trim(version) != b"2.0" {
+    if !trim(protocol).eq_ignore_ascii_case(b"SIP") || !is_version(trim(version)) {
         return Err(Fault::Via);
     }
+    let version = trim(version);
     let rest = trim_start(rest);
     let end = rest.iter().position(|octet| is_lws(*octet)).ok_or(Fault::Via)?;
     let transport = head(rest, end);
@@ -104,6 +108,7 @@ pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
     };
     Ok(Via {
         raw: value.bytes,
+        version,
         transport,
         host_bytes,
         host,
@@ -113,6 +118,13 @@ pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
         first: value.first,
         last: value.last,
     })
+}
+
+/// Digits, a dot and digits.
+fn is_version(text: &[u8]) -> bool {
+    let Some(dot) = memchr(b'.', text) else { return false };
+    let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    digits(head(text, dot)) && digits(tail(text, dot + 1))
 }
 
 #[cfg(test)]
@@ -166,7 +178,7 @@ mod tests {
     fn what_is_no_via() {
         let cases: [&[u8]; 10] = [
             b"",
-            b"SIP/7.0/UDP c.example.com",
+            b"SIP/two/UDP c.example.com",
             b"SIP/2.0/UDP",
             b"SIP/2.0/UDP ",
             b"SIP/2.0/UD~PTo :::]",

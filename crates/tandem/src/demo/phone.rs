@@ -120,7 +120,9 @@ impl Phone {
     }
 
     /// What was sent and heard in a call that is over.
-    pub(super) fn take_stream(&mut self, call: CallId) -> Option<Stream> {
+    pub(super) fn take_stream(&mut self, now: Instant, call: CallId) -> Option<Stream> {
+        // What was spoken before the hanging up may still wait in the socket.
+        self.listen(now);
         self.streams.remove(&call)
     }
 

@@ -146,10 +146,10 @@ impl Stage {
         self.hang_up()?;
         let call = self.current.take().context("a call that was placed is remembered")?;
         for leg in call.legs.iter().filter(|leg| Some(**leg) != call.confirmed) {
-            self.phones[callee].take_stream(*leg);
+            self.phones[callee].take_stream(Clock::now(), *leg);
         }
-        let speaker = self.phones[caller].take_stream(outgoing);
-        let listener = call.confirmed.and_then(|leg| self.phones[callee].take_stream(leg));
+        let speaker = self.phones[caller].take_stream(Clock::now(), outgoing);
+        let listener = call.confirmed.and_then(|leg| self.phones[callee].take_stream(Clock::now(), leg));
         let stopped = self.stopped_at.iter().any(|at| *at >= placed);
         Ok(call.outcome(speaker.as_ref(), listener.as_ref(), stopped, self.is_interrupted()))
     }
@@ -273,7 +273,7 @@ impl Stage {
 
     /// A call is over that is not the current one: a softphone's, or the rest of one that lost its PBX.
     fn end_visit(&mut self, now: Instant, side: usize, call: CallId) {
-        let stream = self.phones[side].take_stream(call);
+        let stream = self.phones[side].take_stream(now, call);
         let Some(visit) = self.visits.remove(&(side, call)) else {
             return;
         };

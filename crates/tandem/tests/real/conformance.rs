@@ -262,12 +262,12 @@ impl Bench {
 
 /// The ports that the Vias of the messages name, at one address.
 struct Client {
-    ports: [Station; 3],
+    ports: [Station; 5],
 }
 
 impl Client {
     fn at(host: &str) -> Self {
-        Self { ports: [5060, 5050, 5061].map(|port: u16| Station::at(&format!("{host}:{port}"))) }
+        Self { ports: [5060, 5050, 5061, 6050, 19823].map(|port: u16| Station::at(&format!("{host}:{port}"))) }
     }
 
     /// An answer, and the port it came to.
@@ -387,6 +387,8 @@ fn assert_port(case: &Case<'_>, port: u16) {
     let expected = match case.name {
         "quotbal" => 5050,
         "bext01" => 5061,
+        "ipv4-mapped-ipv6" => 19823,
+        "mult-ip-in-header" => 6050,
         _ => 5060,
     };
     assert_eq!(port, expected, "{} ({}): answered at another port", case.name, case.row["rfc_section"]);

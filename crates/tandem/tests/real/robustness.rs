@@ -20,7 +20,7 @@ fn config() -> String {
 }
 
 fn assert_alive(unit: &mut Unit) {
-    let phone = Station::at("127.0.0.40:5060");
+    let phone = Station::at("127.0.0.41:5060");
     phone.send(request("OPTIONS", &format!("sip:{UNIT}"), phone.address, "alive", 1, "", ""), UNIT);
     assert_eq!(phone.final_answer().code(), Some(200), "{}", unit.said());
     assert!(unit.process().is_running(), "{}", unit.said());
@@ -162,7 +162,7 @@ fn no_client_makes_the_farm_send_anywhere_but_to_a_backend() {
     }
     let mut unit = Unit::start(&config());
     let (server, client, elsewhere) = (Station::at(BOX), Station::at(CLIENT), Station::at(ELSEWHERE));
-    let victim = Station::at("127.0.0.40:5060");
+    let victim = Station::at("127.0.0.43:5060");
     register(&victim, UNIT, &server, "victim", "victim");
     let known = Call::establish(&victim, UNIT, &server, "victim", "known");
     let token = route_of(&known, &victim);
