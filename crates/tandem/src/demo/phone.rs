@@ -180,11 +180,17 @@ impl Phone {
             let mut calls = self.streams.iter().rev();
             calls.find(|(_, stream)| stream.remote.is_some_and(matches)).map(|(call, _)| *call)
         };
-        newest(&|remote| remote == from).or_else(|| {
-            // A softphone may send from another port than it names.
-            let foreign = |address: SocketAddr| !self.captured.contains(&address);
-            newest(&|remote| foreign(from) && foreign(remote))
-        })
+        newest(&|remote| remote == from)
+            .or_else(|| {
+                // A softphone may send from another port than it names.
+                let foreign = |address: SocketAddr| !self.captured.contains(&address);
+                newest(&|remote| foreign(from) && foreign(remote))
+            })
+            // A PBX may confirm the call before its answer reaches us: then the first words come from somebody not named yet.
+            .or_else(|| {
+                let mut calls = self.streams.iter().rev();
+                calls.find(|(_, stream)| stream.remote.is_none()).map(|(call, _)| *call)
+            })
     }
 
     fn speak(&mut self, now: Instant) {
