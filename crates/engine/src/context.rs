@@ -17,6 +17,8 @@ pub(crate) struct Context {
     pub(crate) farm: FarmId,
     /// Where responses go, and from which address of ours.
     pub(crate) upstream: Flow,
+    /// Where the request came from first: part of its branches.
+    pub(crate) first_upstream: Flow,
     pub(crate) server: Server,
     pub(crate) branches: SmallVec<[ClientBranch; 1]>,
     /// The branch whose final answer went up.

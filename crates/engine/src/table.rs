@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::id::BackendId;
+use crate::io::Flow;
 use hashbrown::HashMap;
 use sip::Instant;
 use slab::Slab;
@@ -15,13 +16,17 @@ pub(crate) struct Id {
 }
 
 /// What is left of a transaction whose answer has gone up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tombstone {
     pub(crate) until: Instant,
     /// The backend that answered, 0 if it was another peer.
     pub(crate) backend: BackendId,
     pub(crate) attempt: u8,
     pub(crate) invite: bool,
+    /// Where the request first came from: part of its branch, which a repetition must repeat.
+    pub(crate) first_upstream: Flow,
+    /// Where its sender is now, if a NAT has moved it.
+    pub(crate) moved_to: Option<Box<Flow>>,
 }
 
 #[derive(Debug)]

@@ -163,6 +163,12 @@ impl Handler {
                 continue;
             }
             let bound = outbox.table.bound(position);
+            // Before they leave: another worker may receive the answer before this one goes on.
+            if let Some(tap) = &unit.tap {
+                for queued in queue.iter() {
+                    tap.packet(bound.local(queued.flow.local), queued.flow.remote, true, &queued.packet);
+                }
+            }
             let outgoing = queue.iter().map(|queued| Outgoing {
                 local: bound.source(queued.flow.local),
                 remote: queued.flow.remote,
@@ -179,11 +185,6 @@ impl Handler {
             });
             tallies.sent.add(sent as u64);
             tallies.send_errors.add(errors);
-            if let Some(tap) = &unit.tap {
-                for queued in queue.iter() {
-                    tap.packet(bound.local(queued.flow.local), queued.flow.remote, true, &queued.packet);
-                }
-            }
             queue.clear();
         }
     }

@@ -102,6 +102,15 @@ impl Dialogs {
         Some(binding)
     }
 
+    /// The calling peer of the dialog that this From tag made was heard at a new address; gives its binding.
+    pub(crate) fn move_calling_peer(&mut self, call: u64, from_tag: u64, peer: Flow) -> Option<u64> {
+        let dialogs = self.table.get(&call)?;
+        let dialog = dialogs.iter().find(|dialog| dialog.key.from_peer && dialog.key.from_tag == from_tag)?;
+        let (key, to_tag, binding) = (dialog.key, dialog.to_tag, dialog.binding);
+        self.move_peer(&key, to_tag, peer);
+        Some(binding)
+    }
+
     pub(super) fn end(&mut self, key: &DialogKey, to_tag: u64) -> bool {
         let Some(dialogs) = self.table.get_mut(&key.call) else {
             return false;

@@ -52,9 +52,6 @@ impl Core {
         id: Id,
         tombstone: &Tombstone,
     ) {
-        let Some(via) = arrival.message.top_via() else {
-            return;
-        };
         let mut decider = Decider { shared: &self.shared, running, now, random: 0, trace: Deaf };
         let Decision::Forward(mut plan) = decider.decide(arrival) else {
             return;
@@ -66,10 +63,9 @@ impl Core {
             plan.flow = flow;
             plan.parties.backend = tombstone.backend;
         }
-        let upstream = forward::upstream(arrival.farm, arrival.flow, &via);
         // All that the branch is made of is as it was, so the backend takes it for what it is, a retransmission.
         let loop_hash = self.loop_hash(arrival, plan.followed);
-        let branch = self.branch_of(id, tombstone.attempt, loop_hash, upstream);
+        let branch = self.branch_of(id, tombstone.attempt, loop_hash, tombstone.first_upstream);
         let (packet, _) = self.write_request(running, arrival, &plan, &branch);
         self.send(plan.flow, packet);
     }

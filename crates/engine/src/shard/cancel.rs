@@ -21,6 +21,7 @@ impl Core {
             self.reply(running, now, arrival, Answer::code(481));
             return;
         };
+        self.sender_moved(now, arrival, id);
         self.reply(running, now, arrival, Answer::code(200));
         let Some(mut context) = self.table.take(id) else {
             // The call was answered already: the CANCEL came too late to mean anything (§9.2).

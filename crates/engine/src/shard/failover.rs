@@ -142,7 +142,7 @@ impl Core {
             decider.again(&arrival, placement.service, &placement.tried, &placement.affinity);
         let plan = planned.ok()?;
         let loop_hash = self.loop_hash(&arrival, plan.followed);
-        let branch = self.branch_of(id, attempt, loop_hash, context.upstream);
+        let branch = self.branch_of(id, attempt, loop_hash, context.first_upstream);
         let (packet, registration) = self.write_request(running, &arrival, &plan, &branch);
         Some((plan, packet, registration))
     }

@@ -231,7 +231,14 @@ fn epitaph(context: &Context) -> Option<Tombstone> {
         Hop::Backend(state) => state.id(),
         Hop::Peer => crate::id::BackendId(0),
     };
-    Some(Tombstone { until, backend, attempt: context.answered_by as u8, invite: context.kind.invite })
+    Some(Tombstone {
+        until,
+        backend,
+        attempt: context.answered_by as u8,
+        invite: context.kind.invite,
+        first_upstream: context.first_upstream,
+        moved_to: (context.upstream != context.first_upstream).then(|| Box::new(context.upstream)),
+    })
 }
 
 impl Table {

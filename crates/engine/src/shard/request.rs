@@ -65,18 +65,15 @@ impl Core {
     /// A retransmission, or the ACK of a failure.
     fn repeated(&mut self, running: &Running, now: Instant, arrival: &Arrival<'_>, key: u64, id: Id) {
         self.count(Counter::RetransmissionsReceived);
+        self.sender_moved(now, arrival, id);
         if let Some(Entry::Over(tombstone)) = self.table.entry(id) {
-            let tombstone = *tombstone;
+            let tombstone = tombstone.clone();
             self.repeated_after_end(running, now, arrival, key, id, &tombstone);
             return;
         }
         let Some(mut context) = self.table.take(id) else {
             return;
         };
-        if let Some(via) = arrival.message.top_via() {
-            // A NAT may have moved the sender meanwhile: it is answered where it is now.
-            context.upstream = crate::forward::upstream(arrival.farm, arrival.flow, &via);
-        }
         let is_ack = arrival.message.method() == Method::Ack;
         let (server, action) = match context.server {
             Server::Invite(machine) if is_ack => {
@@ -104,6 +101,26 @@ impl Core {
             _ => {}
         }
         self.settle(now, id, context);
+    }
+
+    /// A NAT may have moved the sender since its request came first: it is answered where it is now, and so is its dialog's peer.
+    pub(super) fn sender_moved(&mut self, now: Instant, arrival: &Arrival<'_>, id: Id) {
+        let Some(via) = arrival.message.top_via() else {
+            return;
+        };
+        let upstream = crate::forward::upstream(arrival.farm, arrival.flow, &via);
+        let known = match self.table.entry(id) {
+            Some(Entry::Live(context)) => std::mem::replace(&mut context.upstream, upstream),
+            Some(Entry::Over(tombstone)) => {
+                let known = tombstone.moved_to.as_deref().copied().unwrap_or(tombstone.first_upstream);
+                tombstone.moved_to = (upstream != tombstone.first_upstream).then(|| Box::new(upstream));
+                known
+            }
+            Some(Entry::Busy) | None => return,
+        };
+        if known != upstream && !arrival.origin.is_backend() {
+            self.calling_peer_moved(now, arrival.flow, arrival.message);
+        }
     }
 
     /// The answer has gone up already. The INVITE's 2xx is repeated by the callee itself (RFC 6026 §7.1); anything else goes to

@@ -49,7 +49,7 @@ impl Core {
         }
         let id = Id { index: branch.index, sequence: branch.sequence };
         if let Some(Entry::Over(tombstone)) = self.table.entry(id) {
-            let tombstone = *tombstone;
+            let tombstone = tombstone.clone();
             self.after_end(now, flow, message, &branch, &tombstone);
             return;
         }
@@ -102,7 +102,8 @@ impl Core {
             if tombstone.invite && tombstone.backend.0 == 0 {
                 self.heard_again(now, flow, message);
             }
-            self.forward_by_token(now, message, branch);
+            let upstream = tombstone.moved_to.as_deref().copied().unwrap_or(branch.upstream);
+            self.forward_by_token(now, message, &Branch { upstream, ..*branch });
         }
     }
 
@@ -178,6 +179,18 @@ impl Core {
                 let directory = &self.shared.directory;
                 directory.with_dialogs(note.key.call, |dialogs| dialogs.move_peer(&note.key, to_tag, flow));
             }
+        }
+    }
+
+    /// A caller whose NAT moved it repeats its INVITE, or cancels it, from a new address.
+    pub(super) fn calling_peer_moved(&self, now: Instant, flow: Flow, message: &Message<'_>) {
+        let secrets = &self.shared.secrets;
+        let call = text_key(secrets, message.call_id().unwrap_or_default());
+        let from_tag = tag_key(secrets, message.from().and_then(|from| from.tag()));
+        let directory = &self.shared.directory;
+        let moved = directory.with_dialogs(call, |dialogs| dialogs.move_calling_peer(call, from_tag, flow));
+        if let Some(binding) = moved {
+            self.peer_moved(now, binding, flow);
         }
     }
 

@@ -161,6 +161,7 @@ fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow) -> Context {
         kind,
         farm: arrival.farm.settings.id,
         upstream,
+        first_upstream: upstream,
         server,
         branches: SmallVec::new(),
         answered_by: 0,
