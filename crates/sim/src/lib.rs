@@ -11,6 +11,7 @@
 
 pub mod balancer;
 pub mod bench;
+pub mod fuzzing;
 pub mod ladder;
 pub mod model;
 pub mod network;

@@ -76,9 +76,12 @@ impl<'a> Model<'a> {
         if method == Method::Ack {
             return;
         }
+        // Of a request that is repeated because its answer was lost, a box that restarted meanwhile gives another one: what counts is
+        // what the sender got to see. An INVITE's answers count when they are sent.
         let finals: BTreeSet<(u16, &[u8])> = seen
             .iter()
             .filter(|one| one.is_answer_to(client, method, name))
+            .filter(|one| method == Method::Invite || one.arrived.is_some())
             .filter_map(|one| one.code.filter(|code| *code >= 200).map(|code| (code, one.to_tag)))
             .collect();
         let refusals = finals.iter().filter(|(code, _)| *code >= 300).count();

@@ -20,7 +20,7 @@ pub fn run(target: &str, minutes: u64) -> Result<u8> {
         .env_remove("RUSTUP_TOOLCHAIN")
         .args(["+nightly", "fuzz", "run", target])
         .arg(own)
-        .args(seeds())
+        .args(seeds(target))
         .arg("--")
         .arg(format!("-max_total_time={}", minutes.saturating_mul(60)))
         .args(["-timeout=5", "-rss_limit_mb=2048", "-max_len=65535"]);
@@ -28,13 +28,12 @@ pub fn run(target: &str, minutes: u64) -> Result<u8> {
 }
 
 /// Folders of messages to start from.
-fn seeds() -> Vec<PathBuf> {
+/// Our own seeds for this target, then the corpora beside the checkout.
+fn seeds(target: &str) -> Vec<PathBuf> {
     const FOLDERS: [&str; 7] =
         ["rfc4475", "rfc5118/raw", "rfc5118/wire", "advisories", "fuzz-seeds/sipgo", "fuzz-seeds/zeek-sip", "streams"];
     let data = crate::conformance::shared_corpus();
-    FOLDERS
-        .iter()
-        .filter_map(|folder| data.as_ref().map(|data| data.join(folder)))
-        .filter(|folder| folder.is_dir())
-        .collect()
+    let own = workspace::root().join("fuzz/seeds").join(target);
+    let corpora = FOLDERS.iter().filter_map(|folder| data.as_ref().map(|data| data.join(folder)));
+    std::iter::once(own).chain(corpora).filter(|folder| folder.is_dir()).collect()
 }

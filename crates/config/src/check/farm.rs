@@ -51,7 +51,7 @@ pub(super) fn farm(section: &Section, report: &mut Report<'_>) -> Option<Draft> 
     };
     let is_stateless = section.text("transactions") == "stateless";
     if is_stateless {
-        stateless::check(service_sections, section.sections("backend"), report);
+        stateless::check(section, service_sections, section.sections("backend"), report);
     }
     let farm_name = section.optional_text("name").unwrap_or_default();
     let (listeners, listener_spans): (Vec<_>, Vec<_>) = listener::listeners(section).into_iter().unzip();
@@ -64,7 +64,8 @@ pub(super) fn farm(section: &Section, report: &mut Report<'_>) -> Option<Draft> 
             name: farm_name.to_owned(),
             listeners,
             domains: section.texts("domains").map(|(domain, _)| domain.to_owned()).collect(),
-            registrations: registrations(section.text("registrations")),
+            // What is not written is off where nothing can be remembered.
+            registrations: if is_stateless { Registrations::Off } else { registrations(section.text("registrations")) },
             stateless: is_stateless,
             symmetric: symmetric(section.text("symmetric")),
             keepalive: section.optional_duration("keepalive"),

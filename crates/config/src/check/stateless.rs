@@ -6,7 +6,12 @@ use crate::section::Section;
 use engine::Persistence;
 use engine::policy;
 
-pub(super) fn check(services: &[Section], backends: &[Section], report: &mut Report<'_>) {
+pub(super) fn check(farm: &Section, services: &[Section], backends: &[Section], report: &mut Report<'_>) {
+    if farm.is_written("registrations") && farm.text("registrations") != "off" {
+        let message =
+            "a stateless farm cannot learn who is registered where: only `registrations = \"off\"` is allowed";
+        report.error(farm.span_of("registrations"), message);
+    }
     for section in services {
         check_service(section, report);
     }
@@ -70,6 +75,14 @@ mod tests {
             )),
             [10, 11, 12]
         );
+    }
+
+    #[test]
+    fn registrations_cannot_be_learnt() {
+        let rest = "registrations = \"path\"\n[[farm.service]]\nname = \"default\"\nalgorithm = \"hash-user\"\n[[farm.backend]]\n\
+            address = \"127.0.0.11\"\n";
+        assert_eq!(lines(rest), [5]);
+        assert!(lines(&rest.replace("path", "off")).is_empty());
     }
 
     #[test]

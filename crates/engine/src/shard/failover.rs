@@ -50,6 +50,12 @@ impl Core {
             let event = state.on_timeout(now);
             self.tell_if(event);
         }
+        if context.kind.in_dialog {
+            if !context.branches[at].answered {
+                self.dialog_timed_out(running, now, context, at);
+            }
+            return;
+        }
         self.give_up(running, now, id, context, at);
     }
 

@@ -16,6 +16,8 @@ use smallvec::SmallVec;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How long a request within a dialog waits for a box that is down before its sender hears so: phones wait 32 s.
+const DEAD_BOX_PATIENCE: Duration = Duration::from_secs(4);
 /// RFC 3261 §17.2.1: an INVITE that nobody answers for so long gets a 100 from us.
 const TRYING_AFTER: Duration = Duration::from_millis(200);
 
@@ -77,7 +79,12 @@ impl Core {
             Hop::Backend(state) => Some(state.begin_work(context.kind.cost())),
             Hop::Peer => None,
         };
-        context.failover_at = self.failover_deadline(running, now, context);
+        let dead = matches!(&plan.hop, Hop::Backend(state) if !state.is_alive(now));
+        context.failover_at = if context.kind.in_dialog {
+            dead.then(|| now + DEAD_BOX_PATIENCE)
+        } else {
+            self.failover_deadline(running, now, context)
+        };
         context.branches.push(ClientBranch {
             client,
             flow: plan.flow,
