@@ -107,7 +107,8 @@ impl<'a> Model<'a> {
             if finals.len() > 1 && !disturbed && client != Party::Balancer {
                 self.report(request, first, "a non-INVITE request got more than one final answer");
             }
-            if finals.is_empty() && !disturbed && was_answered_in_time(seen, method, first) {
+            let sent = seen.iter().any(|one| one.is_answer_to(client, method, name) && one.is_final());
+            if !sent && !disturbed && was_answered_in_time(seen, method, first) {
                 self.report(request, first, "the final answer to a non-INVITE request was kept back");
             }
         }
