@@ -3,10 +3,11 @@
 use crate::directory::DialogKey;
 use crate::id::FarmId;
 use crate::io::{Flow, Packet};
+use crate::machine::{Client, Server};
 use crate::pool::{BackendState, CallTicket, WorkTicket};
 use crate::register::Registration;
 use sip::Instant;
-use sip::transaction::{InviteClient, InviteServer, OtherClient, OtherServer};
+use sip::transaction::OtherClient;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -58,52 +59,6 @@ pub(crate) struct Kind {
     pub(crate) with_credentials: bool,
 }
 
-/// The server transaction.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Server {
-    Invite(InviteServer),
-    Other(OtherServer),
-}
-
-impl Server {
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Invite(machine) => machine.deadline(),
-            Self::Other(machine) => machine.deadline(),
-        }
-    }
-
-    pub(crate) fn is_terminated(&self) -> bool {
-        match self {
-            Self::Invite(machine) => machine.is_terminated(),
-            Self::Other(machine) => machine.is_terminated(),
-        }
-    }
-}
-
-/// The client transaction of one branch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Client {
-    Invite(InviteClient),
-    Other(OtherClient),
-}
-
-impl Client {
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Invite(machine) => machine.deadline(),
-            Self::Other(machine) => machine.deadline(),
-        }
-    }
-
-    pub(crate) fn is_terminated(&self) -> bool {
-        match self {
-            Self::Invite(machine) => machine.is_terminated(),
-            Self::Other(machine) => machine.is_terminated(),
-        }
-    }
-}
-
 /// One attempt at one next hop.
 #[derive(Debug)]
 pub(crate) struct ClientBranch {
@@ -133,6 +88,15 @@ pub(crate) struct ClientBranch {
     pub(crate) dialog: Option<DialogNote>,
     /// Counts the call at its backend until the dialog does.
     pub(crate) ticket: Option<CallTicket>,
+}
+
+impl ClientBranch {
+    /// Its final answer came, or what stands for it.
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
+        self.timer_c = None;
+        self.work = None;
+    }
 }
 
 /// Whose answers these are.
@@ -223,29 +187,6 @@ impl Context {
 impl Context {
     /// A final answer has gone up.
     pub(crate) fn server_is_done(&self) -> bool {
-        match &self.server {
-            Server::Invite(machine) => !machine.is_pending(),
-            Server::Other(machine) => machine.is_completed() || machine.is_terminated(),
-        }
-    }
-}
-
-impl Server {
-    /// Ends without an answer.
-    pub(crate) fn ended(self) -> Self {
-        match self {
-            Self::Invite(_) => Self::Invite(InviteServer::Terminated),
-            Self::Other(_) => Self::Other(OtherServer::Terminated),
-        }
-    }
-}
-
-impl Client {
-    /// Ends without an answer.
-    pub(crate) fn ended(self) -> Self {
-        match self {
-            Self::Invite(_) => Self::Invite(InviteClient::Terminated),
-            Self::Other(_) => Self::Other(OtherClient::Terminated),
-        }
+        self.server.has_answered()
     }
 }

@@ -13,6 +13,7 @@ mod forward;
 mod id;
 mod identity;
 mod io;
+mod machine;
 mod origin;
 mod outage;
 pub mod policy;

@@ -1,7 +1,7 @@
 //! The state of a unit as plain data, for `status`, metrics and tests.
 
 use crate::counters::Counter;
-use crate::running::{FarmView, Running};
+use crate::running::FarmView;
 use crate::shared::Shared;
 use sip::Instant;
 use std::sync::atomic::Ordering;
@@ -73,7 +73,7 @@ impl Shared {
         let met = faults.into_iter().filter(|(_, value)| *value > 0);
         counters.extend(met.map(|(label, value)| ("refused", label, value)));
         Snapshot {
-            farms: running.farms().map(|farm| farm_of(&running, farm, now)).collect(),
+            farms: running.farms().map(|farm| farm_of(farm, now)).collect(),
             counters,
             transactions: u64::from(self.transactions.load(Ordering::Relaxed)),
             registrations: self.directory.bindings(),
@@ -82,7 +82,7 @@ impl Shared {
     }
 }
 
-fn farm_of(_running: &Running, farm: FarmView<'_>, now: Instant) -> FarmSnapshot {
+fn farm_of(farm: FarmView<'_>, now: Instant) -> FarmSnapshot {
     let settings = farm.settings;
     FarmSnapshot {
         name: settings.name.clone(),

@@ -1,7 +1,6 @@
 //! Responses of our own (RFC 3261 §8.2.6): to requests that go no further, and for contexts that nobody else answers.
 
 use super::Core;
-use super::receive::request_octets;
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::decide::{Arrival, Refusal};
@@ -112,7 +111,7 @@ impl Core {
         sip::build::response(message, answer.code, None, Some(&tag), answer.lines, &mut written);
         let packet = self.with_received(running, &written, flow);
         self.scratch = written;
-        if !known_sender && packet.len() > request_octets(message) + AMPLIFICATION {
+        if !known_sender && packet.len() > message.bytes().len() + AMPLIFICATION {
             self.count(Counter::AnswersWithheld);
             return;
         }

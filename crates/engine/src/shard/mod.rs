@@ -213,7 +213,8 @@ impl Core {
 
 /// What is left of a transaction whose last answer went up: a retransmitted 2xx or request finds its way by the branch alone.
 fn epitaph(context: &Context) -> Option<Tombstone> {
-    use crate::context::{Cancel, Client, Hop, Server};
+    use crate::context::{Cancel, Hop};
+    use crate::machine::{Client, Server};
     let until = match &context.server {
         Server::Invite(machine) if machine.is_accepted() => machine.deadline()?,
         Server::Other(machine) if machine.is_completed() => machine.deadline()?,

@@ -8,7 +8,7 @@ use crate::io::{Flow, Packet};
 use crate::running::Running;
 use crate::table::Id;
 use crate::token::Branch;
-use sip::{Instant, Limits, Message};
+use sip::{Instant, Limits};
 
 impl Core {
     pub(super) fn receive(&mut self, running: &Running, now: Instant, flow: Flow, bytes: &[u8]) {
@@ -126,9 +126,4 @@ impl Core {
 
 pub(super) fn message_limits(running: &Running) -> Limits {
     Limits { message_bytes: running.settings.limits.message_bytes, headers: running.settings.limits.headers }
-}
-
-/// Octets of a request that every answer of ours is measured by.
-pub(super) fn request_octets(message: &Message<'_>) -> usize {
-    message.bytes().len()
 }

@@ -2,7 +2,6 @@
 
 use super::Core;
 use super::answer::Answer;
-use crate::context::Server;
 use crate::counters::Counter;
 use crate::decide::{Arrival, Deaf, Decider, Decision, Refusal};
 use crate::io::Flow;
@@ -75,21 +74,7 @@ impl Core {
             return;
         };
         let is_ack = arrival.message.method() == Method::Ack;
-        let (server, action) = match context.server {
-            Server::Invite(machine) if is_ack => {
-                let (machine, action) = machine.on_ack(now, &super::TIMING);
-                (Server::Invite(machine), action)
-            }
-            Server::Invite(machine) => {
-                let (machine, action) = machine.on_request();
-                (Server::Invite(machine), action)
-            }
-            Server::Other(machine) => {
-                let (machine, action) = machine.on_request();
-                (Server::Other(machine), action)
-            }
-        };
-        context.server = server;
+        let action = if is_ack { context.server.on_ack(now, &super::TIMING) } else { context.server.on_request() };
         match action {
             ServerAction::Retransmit => match context.last_response.clone() {
                 Some(packet) => self.send(context.upstream, packet),

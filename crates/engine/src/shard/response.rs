@@ -2,7 +2,7 @@
 //! context, forward it at once or choose the best, cancel what is pending.
 
 use super::{Core, TIMING};
-use crate::context::{Cancel, Client, Context, Hop};
+use crate::context::{Cancel, Context, Hop};
 use crate::counters::Counter;
 use crate::identity::{tag_key, text_key};
 use crate::io::{Flow, Packet};
@@ -122,17 +122,7 @@ impl Core {
         self.heard_from(now, context, at, flow, code);
         self.learn(now, context, at, code);
         let branch = &mut context.branches[at];
-        let (client, action) = match branch.client {
-            Client::Invite(machine) => {
-                let (machine, action) = machine.on_response(now, code, &TIMING);
-                (Client::Invite(machine), action)
-            }
-            Client::Other(machine) => {
-                let (machine, action) = machine.on_response(now, code, &TIMING);
-                (Client::Other(machine), action)
-            }
-        };
-        branch.client = client;
+        let action = branch.client.on_response(now, code, &TIMING);
         match action {
             ClientAction::PassUp => {}
             ClientAction::PassUpAndAck => {
@@ -155,9 +145,9 @@ impl Core {
             _ => return,
         }
         if code < 200 {
-            self.provisional(running, now, context, at, flow, message, code);
+            self.provisional(running, now, context, at, message, code);
         } else if (200..300).contains(&code) {
-            self.success(running, now, id, context, at, message);
+            self.success(running, now, context, at, message);
         } else {
             self.failure(running, now, id, context, at, message, code);
         }
@@ -240,14 +230,12 @@ impl Core {
         Some(Packet::copy_from(&self.scratch))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one response and everything it belongs to")]
     fn provisional(
         &mut self,
         running: &Running,
         now: Instant,
         context: &mut Context,
         at: usize,
-        _from: Flow,
         message: &Message<'_>,
         code: u16,
     ) {
@@ -278,21 +266,11 @@ impl Core {
     }
 
     /// A 2xx. Of an INVITE every one is forwarded at once, whatever came before (§16.7 step 5).
-    fn success(
-        &mut self,
-        running: &Running,
-        now: Instant,
-        id: Id,
-        context: &mut Context,
-        at: usize,
-        message: &Message<'_>,
-    ) {
+    fn success(&mut self, running: &Running, now: Instant, context: &mut Context, at: usize, message: &Message<'_>) {
         let code = message.status_line().map_or(200, |line| line.code);
         let branch = &mut context.branches[at];
         let first = !branch.finished;
-        branch.finished = true;
-        branch.timer_c = None;
-        branch.work = None;
+        branch.finish();
         context.failover_at = None;
         if !context.kind.invite {
             if !context.server_is_done() {
@@ -314,7 +292,6 @@ impl Core {
         // 10. RFC 3326: the others learn that they were late.
         let reason = b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n";
         self.cancel_others(running, now, context, at, reason);
-        let _ = id;
     }
 
     #[expect(clippy::too_many_arguments, reason = "one response and everything it belongs to")]
@@ -332,9 +309,7 @@ impl Core {
         if branch.finished {
             return;
         }
-        branch.finished = true;
-        branch.timer_c = None;
-        branch.work = None;
+        branch.finish();
         let abandoned = branch.abandoned;
         if !context.server_is_done() {
             // 4. Add the response to the context; an abandoned branch has nothing to say any more unless nobody else has.
@@ -365,9 +340,7 @@ impl Core {
         code: u16,
     ) {
         let branch = &mut context.branches[at];
-        branch.finished = true;
-        branch.timer_c = None;
-        branch.work = None;
+        branch.finish();
         let abandoned = branch.abandoned;
         if context.kind.in_dialog && matches!(code, 408 | 503) {
             self.dialog_timed_out(running, now, context, at);
@@ -396,7 +369,7 @@ impl Core {
         context.placement = None;
         match context.best.take() {
             // RFC 4320 §4.2: never a 408 to a non-INVITE; its sender has timed out by itself.
-            Some(best) if best.code == 408 && !context.kind.invite => context.server = context.server.ended(),
+            Some(best) if best.code == 408 && !context.kind.invite => context.server.end(),
             Some(best) => {
                 context.answered_by = best.branch;
                 self.send_up(now, context, best.code, Some(best.packet));
@@ -407,7 +380,7 @@ impl Core {
                 let packet = self.answer_context(running, context, answer);
                 self.send_up(now, context, code, packet);
             }
-            None => context.server = context.server.ended(),
+            None => context.server.end(),
         }
         for branch in &mut context.branches {
             branch.ticket = None;

@@ -1,11 +1,12 @@
 //! RFC 3261 §16.6: a context begins, and each of its branches.
 
 use super::{Core, TIMING};
-use crate::context::{Cancel, Client, ClientBranch, Context, Hop, Kind, Placement, Server};
+use crate::context::{Cancel, ClientBranch, Context, Hop, Kind, Placement};
 use crate::counters::Counter;
 use crate::decide::{Arrival, Plan};
 use crate::forward::{self, Forwarding};
 use crate::io::{Flow, Packet};
+use crate::machine::{Client, Server};
 use crate::register::Registration;
 use crate::running::Running;
 use crate::table::Id;

@@ -1,7 +1,7 @@
 //! What happens by itself: RFC 3261 §16.8 and the timers of §17, the sweep of the directory, the pings.
 
 use super::{Core, TIMING, Timer};
-use crate::context::{Cancel, Client, Context, Hop, Server};
+use crate::context::{Cancel, Context, Hop};
 use crate::counters::Counter;
 use crate::io::Packet;
 use crate::running::Running;
@@ -69,17 +69,7 @@ impl Core {
         if context.server.deadline().is_none_or(|at| at > now) {
             return;
         }
-        let (server, action) = match context.server {
-            Server::Invite(machine) => {
-                let (machine, action) = machine.on_timer(now, &TIMING);
-                (Server::Invite(machine), action)
-            }
-            Server::Other(machine) => {
-                let (machine, action) = machine.on_timer(now, &TIMING);
-                (Server::Other(machine), action)
-            }
-        };
-        context.server = server;
+        let action = context.server.on_timer(now, &TIMING);
         if action == ServerAction::Retransmit
             && let Some(packet) = context.last_response.clone()
         {
@@ -92,17 +82,7 @@ impl Core {
         self.cancel_due(running, now, id, context, at);
         let branch = &mut context.branches[at];
         if branch.client.deadline().is_some_and(|due| due <= now) {
-            let (client, action) = match branch.client {
-                Client::Invite(machine) => {
-                    let (machine, action) = machine.on_timer(now, &TIMING);
-                    (Client::Invite(machine), action)
-                }
-                Client::Other(machine) => {
-                    let (machine, action) = machine.on_timer(now, &TIMING);
-                    (Client::Other(machine), action)
-                }
-            };
-            branch.client = client;
+            let action = branch.client.on_timer(now, &TIMING);
             match action {
                 ClientAction::Retransmit => {
                     let (flow, packet) = (branch.flow, branch.sent.clone());
@@ -141,9 +121,7 @@ impl Core {
     /// it treat 408 alike, but a proxy must not send 408 to a non-INVITE).
     pub(super) fn dialog_timed_out(&mut self, running: &Running, now: Instant, context: &mut Context, at: usize) {
         let branch = &mut context.branches[at];
-        branch.finished = true;
-        branch.timer_c = None;
-        branch.work = None;
+        branch.finish();
         let at_backend = matches!(branch.hop, Hop::Backend(_));
         let code = match (at_backend, context.kind.invite) {
             (true, _) => 481,
@@ -184,7 +162,7 @@ impl Core {
             }
         }
         if over {
-            branch.client = branch.client.ended();
+            branch.client.end();
             let code = if context.cancelled { 487 } else { 408 };
             self.branch_failed(running, now, id, context, at, code);
         }

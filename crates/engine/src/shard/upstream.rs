@@ -1,7 +1,7 @@
 //! What goes back to the sender, and what is learnt from it on the way.
 
 use super::{Core, TIMING};
-use crate::context::{Best, ClientBranch, Context, Server};
+use crate::context::{Best, ClientBranch, Context};
 use crate::counters::Counter;
 use crate::directory::Dialog;
 use crate::id::BackendId;
@@ -124,18 +124,8 @@ impl Core {
     /// Sends a response to where the request came from, unless its transaction has had its final answer.
     pub(super) fn send_up(&mut self, now: Instant, context: &mut Context, code: u16, packet: Option<Packet>) {
         let Some(packet) = packet else { return };
-        let server = match context.server {
-            Server::Invite(machine) => {
-                // Further 2xx pass in the Accepted state (RFC 6026 §7.1), whatever the machine.
-                let (machine, _) = machine.on_send_response(now, code, &TIMING);
-                Server::Invite(machine)
-            }
-            Server::Other(machine) => {
-                let (machine, _) = machine.on_send_response(now, code, &TIMING);
-                Server::Other(machine)
-            }
-        };
-        context.server = server;
+        // Further 2xx pass in the Accepted state (RFC 6026 §7.1), whatever the machine says.
+        context.server.on_send_response(now, code, &TIMING);
         context.trying_at = None;
         context.last_response = Some(packet.clone());
         self.count(Counter::ResponsesForwarded);
