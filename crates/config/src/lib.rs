@@ -52,7 +52,7 @@ pub struct UnitSettings {
     pub workers: usize,
     /// Whom to become when started as root and this user exists; `None`: nobody else.
     pub user: Option<String>,
-    /// How long SIGTERM lets calls being set up finish.
+    /// How long SIGTERM waits at most until every request is answered.
     pub drain: Duration,
 }
 
@@ -105,21 +105,27 @@ impl LogFormat {
 /// Checks the text of a file. `file_name` is only what the diagnostics call it.
 ///
 /// # Errors
-/// Syntax: the first error alone. Meaning: all errors at once, in file order; warnings are left out then, since they would
-/// speak of a configuration that is not the one meant.
+/// Syntax: the first error alone. Meaning: all errors at once, then all warnings, each in file order. Some of those warnings may
+/// follow from an error, as that of a service without backends from a backend that names it wrongly.
 pub fn load(file_name: &str, text: &str) -> Result<Checked, Vec<Diagnostic>> {
     let mut report = Report::new(file_name, text);
     let Some(table) = document::parse(text, &mut report) else {
-        return Err(report.finish().0);
+        return Err(all(report.finish()));
     };
     let root = read::section(&registry::ROOT, &table, &mut report);
     let mut checked = check::everything(&root, &mut report);
     let (errors, warnings) = report.finish();
     if !errors.is_empty() {
-        return Err(errors);
+        return Err(all((errors, warnings)));
     }
     checked.warnings = warnings;
     Ok(checked)
+}
+
+/// What keeps the file from running comes first.
+fn all((mut errors, warnings): (Vec<Diagnostic>, Vec<Diagnostic>)) -> Vec<Diagnostic> {
+    errors.extend(warnings);
+    errors
 }
 
 #[cfg(test)]
@@ -180,6 +186,15 @@ mod tests {
         let errors = load("a.toml", text).expect_err("several things are wrong");
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
         assert_eq!(lines, [2, 4, 5, 5]);
+    }
+
+    #[test]
+    fn warnings_come_after_the_errors() {
+        let text = "[[farm]]\nname = \"a\"\nlisten = [\"udp:203.0.113.10:5060\"]\n[[farm.backend]]\naddress = \"10.0.0.11\"\n\
+            weight = 0\n";
+        let found = load("a.toml", text).expect_err("the weight is out of bounds");
+        let places: Vec<(Severity, usize)> = found.iter().map(|found| (found.severity, found.line)).collect();
+        assert_eq!(places, [(Severity::Error, 6), (Severity::Warning, 3), (Severity::Warning, 3)]);
     }
 
     #[test]

@@ -36,8 +36,8 @@ fn refusal(path: &Path) -> String {
     let name = path.file_name().expect("a file has a name").to_string_lossy();
     match config::load(&name, &text) {
         Ok(_) => "accepted\n".to_owned(),
-        Err(errors) => {
-            let shown: Vec<String> = errors.iter().map(|error| format!("{error}\n")).collect();
+        Err(diagnostics) => {
+            let shown: Vec<String> = diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")).collect();
             shown.join("\n")
         }
     }

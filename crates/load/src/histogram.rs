@@ -9,6 +9,14 @@ pub struct Histogram {
     max: u64,
 }
 
+/// Times of about the same size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bar {
+    /// The largest of them, in microseconds, to about three percent: 1, 2 or 5 times a power of ten.
+    pub up_to: u64,
+    pub count: u64,
+}
+
 impl Histogram {
     pub fn new() -> Self {
         Self { counts: vec![0; BUCKETS], total: 0, sum: 0, max: 0 }
@@ -37,6 +45,22 @@ impl Histogram {
             }
         }
         self.max
+    }
+
+    /// All counted times in bars, shortest first, from the first that is not empty to the last.
+    pub fn bars(&self) -> Vec<Bar> {
+        let edges = (0..10).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_u64.pow(power)));
+        let mut bars: Vec<Bar> = edges.map(|up_to| Bar { up_to, count: 0 }).collect();
+        for (bucket, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let end = upper_end(bucket);
+            if let Some(bar) = bars.iter_mut().find(|bar| end <= bar.up_to) {
+                bar.count += count;
+            }
+        }
+        let end = bars.iter().rposition(|bar| bar.count > 0).map_or(0, |last| last + 1);
+        bars.truncate(end);
+        let start = bars.iter().position(|bar| bar.count > 0).unwrap_or(0);
+        bars.split_off(start)
     }
 
     /// How many times were counted.
@@ -119,5 +143,20 @@ mod tests {
         assert_eq!(histogram.quantile(0.0), 1);
         assert_eq!((histogram.count(), histogram.max()), (1_000, 1_000));
         assert!((histogram.mean() - 500.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn bars_hold_every_time_once() {
+        assert_eq!(Histogram::new().bars(), []);
+        let mut histogram = Histogram::new();
+        for micros in [0, 90, 150, 160, 900, 3_000_000_000] {
+            histogram.record(micros);
+        }
+        let bars = histogram.bars();
+        assert_eq!(bars.iter().map(|bar| bar.count).sum::<u64>(), histogram.count());
+        assert_eq!(bars.first(), Some(&Bar { up_to: 1, count: 1 }));
+        assert_eq!(bars.last(), Some(&Bar { up_to: 5_000_000_000, count: 1 }), "half an hour and more");
+        let of = |up_to: u64| bars.iter().find(|bar| bar.up_to == up_to).map(|bar| bar.count);
+        assert_eq!((of(100), of(200), of(500), of(1_000)), (Some(1), Some(2), Some(0), Some(1)));
     }
 }

@@ -1,17 +1,20 @@
 //! What came of a load.
 
-use crate::generator::Kind;
+mod json;
+mod text;
+
+use crate::generator::{Kind, Pace};
 use crate::histogram::Histogram;
-use serde_json::{Value, json};
+use net::Warning;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
-/// The outcome of a load.
+/// The outcome of a load. All counts are those after the warm-up.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Report {
     pub kind: Kind,
-    /// From the start to the last completion.
+    pub pace: Pace,
+    /// From the end of the warm-up to the last completion.
     pub elapsed: Duration,
     /// Exchanges begun.
     pub started: u64,
@@ -21,20 +24,51 @@ pub struct Report {
     pub failed: BTreeMap<Failure, u64>,
     /// Exchanges that the rate asked for but for which there was no room.
     pub not_started: u64,
-    /// Requests and final answers to INVITE that were sent again.
-    pub retransmissions: u64,
-    /// Messages that belong to nothing known, or that nobody should have sent.
-    pub unexpected: u64,
+    /// Exchanges that failed in the warm-up, and count nowhere else.
+    pub warm_up_failures: u64,
+    /// Datagrams sent by both ends.
+    pub sent: u64,
     /// Messages that reached either end through the balancer, without its own 100s and pings.
     pub received: u64,
+    /// Requests and final answers to INVITE that were sent again.
+    pub sent_again: u64,
+    /// Requests and final answers that were received again.
+    pub received_again: u64,
+    /// Messages that belong to nothing known, or that nobody should have sent.
+    pub unexpected: u64,
+    /// Messages of another load: an earlier one, or one beside this.
+    pub strays: u64,
+    /// Datagrams that the network returned, most often because nobody listens where they were sent.
+    pub refused: u64,
     /// Datagrams that the kernel dropped at our sockets.
     pub kernel_drops: u64,
-    /// From a request to its first final answer, in microseconds, each INVITE, REGISTER or OPTIONS counted.
+    /// From the moment when a request was due to its first final answer, in microseconds: each INVITE, REGISTER or OPTIONS. At a rate
+    /// it is due when the schedule says so, whatever became of those before it, so that nothing is left out of the picture because the
+    /// balancer was slow.
     pub latency: Histogram,
     /// How much later than the rate asks for an exchange was begun, in microseconds: large values mean that this program was the limit.
     pub lateness: Histogram,
+    /// The time after the warm-up up to this report, over which the following were measured.
+    pub measured: Duration,
     /// The share of the time that this program was not waiting, 0 to 1: near one it was the limit.
     pub busy: f64,
+    /// User and system time of this program.
+    pub cpu: Duration,
+    /// What the measured processes used, if any were named.
+    pub target: Option<Target>,
+    /// What may have made the numbers worse than they need be.
+    pub warnings: Vec<Warning>,
+}
+
+/// What the measured processes used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// User and system time.
+    pub cpu: Duration,
+    /// That of the thread that used most.
+    pub busiest_thread: Duration,
+    /// Resident octets at the end.
+    pub rss_bytes: u64,
 }
 
 /// Why an exchange failed.
@@ -46,17 +80,38 @@ pub enum Failure {
     Timeout,
     /// Still under way when the load had ended and the time to finish was over.
     Unfinished,
+    /// The callee ended a call that was to be held.
+    HungUp,
+    /// An answer that nothing can be done with: a 200 to INVITE without a Contact.
+    UnexpectedAnswer,
 }
 
 /// How a load is going.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
+    pub phase: Phase,
     pub elapsed: Duration,
     pub under_way: u64,
     pub started: u64,
     pub completed: u64,
+    /// Completed since the last progress was told, a second ago.
+    pub completed_lately: u64,
     pub failed: u64,
-    pub retransmissions: u64,
+    pub sent_again: u64,
+    /// Of the latency, so far, in microseconds.
+    pub p99: u64,
+}
+
+/// Where a load is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// The balancer has not said yet that it is up.
+    Waiting,
+    /// What happens counts for nothing.
+    WarmUp,
+    Running,
+    /// No exchange is begun any more.
+    Finishing,
 }
 
 impl Report {
@@ -64,148 +119,66 @@ impl Report {
         self.failed.values().sum()
     }
 
+    /// Whether everything that was to be done was done, and nothing else happened.
+    pub fn is_success(&self) -> bool {
+        self.completed > 0 && self.failures() == 0 && self.not_started == 0 && self.unexpected == 0
+    }
+
     /// Exchanges completed in a second.
     pub fn rate(&self) -> f64 {
-        let seconds = self.elapsed.as_secs_f64();
-        if seconds > 0.0 { self.completed as f64 / seconds } else { 0.0 }
+        per_second(self.completed as f64, self.elapsed)
     }
 
-    /// All of it as one object: counts as numbers, times in microseconds, names with their unit last.
-    pub fn to_json(&self) -> Value {
-        let failed: BTreeMap<String, u64> =
-            self.failed.iter().map(|(failure, count)| (failure.to_string(), *count)).collect();
-        json!({
-            "kind": self.kind.to_string(),
-            "elapsed_seconds": self.elapsed.as_secs_f64(),
-            "started": self.started,
-            "completed": self.completed,
-            "rate_per_second": self.rate(),
-            "failures": self.failures(),
-            "failed": failed,
-            "not_started": self.not_started,
-            "retransmissions": self.retransmissions,
-            "unexpected": self.unexpected,
-            "received": self.received,
-            "kernel_drops": self.kernel_drops,
-            "latency_us": times(&self.latency),
-            "lateness_us": times(&self.lateness),
-            "busy": self.busy,
-        })
+    /// Cores that this program used.
+    pub fn cores(&self) -> f64 {
+        per_second(self.cpu.as_secs_f64(), self.measured)
+    }
+
+    /// Whether this program did not keep up with its own schedule, so that the figures say more about it than about the target.
+    pub fn is_generator_limited(&self) -> bool {
+        self.busy >= BUSY || self.kernel_drops > 0 || self.lateness.quantile(0.99) >= LATE_US
     }
 }
 
-fn times(histogram: &Histogram) -> Value {
-    json!({
-        "count": histogram.count(),
-        "mean": histogram.mean(),
-        "p50": histogram.quantile(0.5),
-        "p90": histogram.quantile(0.9),
-        "p99": histogram.quantile(0.99),
-        "p99_9": histogram.quantile(0.999),
-        "p99_99": histogram.quantile(0.9999),
-        "max": histogram.max(),
-    })
-}
+impl Target {
+    /// Cores used over `measured`.
+    pub fn cores(&self, measured: Duration) -> f64 {
+        per_second(self.cpu.as_secs_f64(), measured)
+    }
 
-impl fmt::Display for Report {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            formatter,
-            "{}s: {} completed in {:.1} s, {:.0} a second; {} failed, {} not started",
-            self.kind,
-            self.completed,
-            self.elapsed.as_secs_f64(),
-            self.rate(),
-            self.failures(),
-            self.not_started
-        )?;
-        for (failure, count) in &self.failed {
-            writeln!(formatter, "  failed with {failure}: {count}")?;
-        }
-        writeln!(
-            formatter,
-            "messages: {} received, {} sent again, {} unexpected, {} dropped by the kernel",
-            self.received, self.retransmissions, self.unexpected, self.kernel_drops
-        )?;
-        writeln!(
-            formatter,
-            "latency in µs: mean {:.0}, p50 {}, p90 {}, p99 {}, p99.9 {}, p99.99 {}, largest {}",
-            self.latency.mean(),
-            self.latency.quantile(0.5),
-            self.latency.quantile(0.9),
-            self.latency.quantile(0.99),
-            self.latency.quantile(0.999),
-            self.latency.quantile(0.9999),
-            self.latency.max()
-        )?;
-        write!(
-            formatter,
-            "this program: {:.0} % busy, begun late by {} µs at p99",
-            self.busy * 100.0,
-            self.lateness.quantile(0.99)
-        )
+    /// The share of one core that the busiest thread used.
+    pub fn busiest_share(&self, measured: Duration) -> f64 {
+        per_second(self.busiest_thread.as_secs_f64(), measured)
+    }
+
+    /// Microseconds of user and system time for each of `messages`.
+    pub fn cpu_per_message_us(&self, messages: u64) -> f64 {
+        if messages == 0 { 0.0 } else { self.cpu.as_secs_f64() * 1e6 / messages as f64 }
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Failure {
+    /// As a key in JSON.
+    pub fn label(self) -> String {
         match self {
-            Self::Status(code) => write!(formatter, "{code}"),
-            Self::Timeout => formatter.write_str("timeout"),
-            Self::Unfinished => formatter.write_str("unfinished"),
+            Self::Status(code) => code.to_string(),
+            Self::Timeout => "timeout".to_owned(),
+            Self::Unfinished => "unfinished".to_owned(),
+            Self::HungUp => "hung_up".to_owned(),
+            Self::UnexpectedAnswer => "unexpected_answer".to_owned(),
         }
     }
 }
 
-impl fmt::Display for Progress {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{:>5.0} s: {} started, {} under way, {} completed, {} failed, {} sent again",
-            self.elapsed.as_secs_f64(),
-            self.started,
-            self.under_way,
-            self.completed,
-            self.failed,
-            self.retransmissions
-        )
-    }
+fn per_second(amount: f64, time: Duration) -> f64 {
+    let seconds = time.as_secs_f64();
+    if seconds > 0.0 { amount / seconds } else { 0.0 }
 }
+
+/// A program that waits less than this share of its time has nothing left to give.
+pub(crate) const BUSY: f64 = 0.95;
+/// A schedule that is missed by so much at the 99th percentile is not kept.
+const LATE_US: u64 = 20_000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_says_its_counts_in_both_forms() {
-        let mut latency = Histogram::new();
-        latency.record(250);
-        let report = Report {
-            kind: Kind::Call,
-            elapsed: Duration::from_secs(2),
-            started: 103,
-            completed: 100,
-            failed: BTreeMap::from([(Failure::Status(503), 2), (Failure::Timeout, 1)]),
-            not_started: 4,
-            retransmissions: 5,
-            unexpected: 6,
-            received: 600,
-            kernel_drops: 7,
-            latency,
-            lateness: Histogram::new(),
-            busy: 0.25,
-        };
-        assert_eq!(report.failures(), 3);
-        let json = report.to_json();
-        assert_eq!(json["kind"], "call");
-        assert_eq!(json["rate_per_second"], 50.0);
-        assert_eq!(json["failed"], json!({"503": 2, "timeout": 1}));
-        assert_eq!(json["latency_us"]["p99"], 250);
-        let text = report.to_string();
-        for part in
-            ["calls: 100 completed in 2.0 s, 50 a second; 3 failed, 4 not started", "failed with 503: 2", "25 % busy"]
-        {
-            assert!(text.contains(part), "{part} in {text}");
-        }
-    }
-}
+pub(crate) mod tests;

@@ -39,13 +39,14 @@ pub(super) static UNIT: Section = Section {
             "user",
             Kind::Text(Form::Any),
             "\"tandem\"",
-            "Whom to become when started as root and this user exists; empty is nobody else.",
+            "Whom to become when started as root, keeping only the rights to ports below 1024 and to large socket buffers. \
+             If there is no such user the unit stays root and warns; empty: it stays root.",
         ),
         Setting::default(
             "drain",
             duration_ms(0, 3_600_000),
             "\"30s\"",
-            "How long SIGTERM lets calls being set up finish.",
+            "How long SIGTERM waits at most until every request is answered; calls that are up are not waited for.",
         ),
     ],
 };
@@ -83,7 +84,8 @@ pub(super) static LIMITS: Section = Section {
             "sticky",
             integer(1, 100_000_000),
             "1000000",
-            "Sticky choices; beyond it the oldest are forgotten.",
+            "Sticky choices by Call-ID, source or header, and as many recent calls and nonces each; where it is reached the \
+             older half is forgotten. A change takes effect at the next start.",
         ),
         Setting::default("shard_inbox", integer(16, 65_536), "1024", "Datagrams that wait for a busy shard."),
         Setting::default(

@@ -51,6 +51,17 @@ pub(super) struct Key {
     pub(super) serial: u32,
 }
 
+/// Whether this keeps a NAT's binding open and says nothing.
+pub(super) fn is_keep_alive(bytes: &[u8]) -> bool {
+    bytes.iter().all(|octet| matches!(octet, b'\r' | b'\n' | 0))
+}
+
+/// The method of a request; of anything else its first word, empty if there is none.
+pub(super) fn method(message: &[u8]) -> &[u8] {
+    let end = memchr(b' ', message).unwrap_or(0);
+    message.get(..end).unwrap_or_default()
+}
+
 /// The header lines of `message`.
 pub(super) fn lines(message: &[u8]) -> Lines<'_> {
     let start_line = memchr(b'\n', message).map_or(message.len(), |end| end + 1);
@@ -100,6 +111,11 @@ pub(super) fn values_reversed<'a>(list: &'a [u8], mut visit: impl FnMut(&'a [u8]
 }
 
 impl Key {
+    /// Whether its exchange was begun before the one with this serial number; the numbers go round in a circle.
+    pub(super) fn is_older_than(self, serial: u32) -> bool {
+        serial.wrapping_sub(self.serial).wrapping_sub(1) < u32::MAX / 2
+    }
+
     /// As 24 hexadecimal digits.
     pub(super) fn digits(self) -> [u8; KEY_DIGITS] {
         let mut digits = [0; KEY_DIGITS];
@@ -157,6 +173,7 @@ impl Field {
             7 if is(b"contact") => Self::Contact,
             12 if is(b"record-route") => Self::RecordRoute,
             13 if is(b"authorization") => Self::Authorization,
+            19 if is(b"proxy-authorization") => Self::Authorization,
             _ => Self::Other,
         }
     }
@@ -193,6 +210,9 @@ mod tests {
         assert_eq!(Key::read(&text), Some(key));
         assert_eq!(Key::read(b"deadbeef00000007012345"), None);
         assert_eq!(Key::read(b"deadbeef00000007012345xy@load"), None);
+        let of = |serial: u32| Key { serial, ..key };
+        assert!(of(7).is_older_than(8) && of(u32::MAX).is_older_than(3));
+        assert!(!of(8).is_older_than(8) && !of(9).is_older_than(8) && !of(3).is_older_than(u32::MAX));
     }
 
     #[test]

@@ -3,27 +3,24 @@
 use super::scan::{KEY_DIGITS, Key};
 use memchr::memmem;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 /// A text with places for the key and the user's number.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     text: Vec<u8>,
     keys: Vec<usize>,
-    users: Vec<usize>,
+    numbers: Vec<Range<usize>>,
 }
 
 impl Template {
-    /// Every [`KEY`] and [`USER`] in `text` is such a place.
+    /// Every [`KEY`] in `text` is a place for the key, every run of [`DIGIT`] one for the number.
     pub(super) fn new(text: &str) -> Self {
         let bytes = text.as_bytes();
-        Self {
-            text: bytes.to_vec(),
-            keys: memmem::find_iter(bytes, KEY).collect(),
-            users: memmem::find_iter(bytes, USER).collect(),
-        }
+        Self { text: bytes.to_vec(), keys: memmem::find_iter(bytes, KEY).collect(), numbers: runs(bytes, DIGIT) }
     }
 
-    pub(super) fn write(&self, key: Key, user: u32, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, key: Key, number: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.text);
         // The places were found in this very text, so that they are within what was just appended.
@@ -32,9 +29,8 @@ impl Template {
         for &at in &self.keys {
             written[at..at + KEY_DIGITS].copy_from_slice(&key);
         }
-        let user = decimal(user);
-        for &at in &self.users {
-            written[at..at + USER_DIGITS].copy_from_slice(&user);
+        for place in &self.numbers {
+            decimal(number, &mut written[place.clone()]);
         }
     }
 }
@@ -58,21 +54,32 @@ pub(super) fn session(address: SocketAddr) -> String {
     )
 }
 
-fn decimal(number: u32) -> [u8; USER_DIGITS] {
-    let mut digits = [b'0'; USER_DIGITS];
-    let mut rest = number;
-    for digit in digits.iter_mut().rev() {
-        *digit += (rest % 10) as u8;
-        rest /= 10;
+/// Where `wanted` stands, as often as it stands there in a row.
+fn runs(bytes: &[u8], wanted: u8) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for at in memchr::memchr_iter(wanted, bytes) {
+        match runs.last_mut() {
+            Some(run) if run.end == at => run.end = at + 1,
+            _ => runs.push(at..at + 1),
+        }
     }
-    digits
+    runs
 }
 
-/// Stands for the key in a text.
-pub(super) const KEY: &str = "KKKKKKKKKKKKKKKKKKKKKKKK";
-/// Stands for the user's number in a text.
-pub(super) const USER: &str = "UUUUUUUU";
-const USER_DIGITS: usize = USER.len();
+/// The last digits of `number`, with leading zeros.
+fn decimal(number: u32, digits: &mut [u8]) {
+    let mut rest = number;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+}
+
+/// Stands for the key in a text. No text has such characters of its own.
+pub(super) const KEY: &str = "\
+    \u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}\u{2}";
+/// Stands for a digit of the user's number in a text.
+pub(super) const DIGIT: u8 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -81,14 +88,13 @@ mod tests {
     #[test]
     fn numbers_take_their_places() {
         assert_eq!(KEY.len(), KEY_DIGITS);
-        let template = Template::new(&format!("<sip:u{USER}@x>;tag={KEY} {KEY}@load"));
+        let template = Template::new(&format!("<sip:u\u{1}\u{1}\u{1}\u{1}@x>;tag={KEY} {KEY}@load <sip:\u{1}\u{1}-x>"));
         let mut out = b"before ".to_vec();
-        template.write(Key { run: 1, slot: 2, serial: 3 }, 42, &mut out);
+        template.write(Key { run: 1, slot: 2, serial: 3 }, 142, &mut out);
         assert_eq!(
             String::from_utf8_lossy(&out),
-            "before <sip:u00000042@x>;tag=000000010000000200000003 000000010000000200000003@load"
+            "before <sip:u0142@x>;tag=000000010000000200000003 000000010000000200000003@load <sip:42-x>"
         );
-        assert_eq!(decimal(123_456_789), *b"23456789");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod demo_pbx;
 mod explain;
+mod load;
 mod run;
 mod status;
 
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Explain(explain::Arguments),
     /// Show a running unit: farms, backends, calls, registrations, rates
     Status(status::Arguments),
+    /// Load a farm or a server with calls, registrations or pings, and say how it fared
+    Load(Box<load::Arguments>),
     /// Show everything at work on this machine: two PBXs, two phones, calls with audio
     Demo(demo::Arguments),
     /// One PBX of the demo
@@ -37,6 +40,7 @@ impl Command {
             Self::Check(arguments) => check::run(&arguments),
             Self::Explain(arguments) => explain::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
+            Self::Load(arguments) => load::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
             Self::DemoPbx(arguments) => demo_pbx::run(arguments),
         }

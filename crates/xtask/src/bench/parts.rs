@@ -60,7 +60,7 @@ pub fn generate(options: &GenerateOptions) -> Result<()> {
     let report = serde_json::json!({
         "exchanges": report.completed,
         "failures": report.failures(),
-        "retransmissions": report.retransmissions,
+        "retransmissions": report.sent_again,
         "drops": report.kernel_drops,
         "busy": report.busy,
         "seconds": report.elapsed.as_secs_f64(),

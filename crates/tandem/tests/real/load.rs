@@ -1,0 +1,236 @@
+//! `tandem load` through a unit: each kind of exchange at each pace, a real registrar, and targets that are dead.
+
+use crate::common::namespace;
+use crate::common::unit::{Unit, counter};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const UNIT: &str = "127.0.0.20:5060";
+const SERVER: &str = "127.0.0.31:5060";
+const DOMAIN: &str = "load.example";
+
+/// A farm with one server, which is not pinged: nobody is there between two loads, and no ping shall find that out.
+fn farm() -> String {
+    format!(
+        "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:{UNIT}\"]\ndomains = [\"{DOMAIN}\"]\n\
+         [[farm.service]]\nname = \"default\"\nguardians = []\n\
+         [[farm.backend]]\nname = \"pbx1\"\naddress = \"{SERVER}\"\n"
+    )
+}
+
+fn program(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+    command.args(words).stdin(Stdio::null());
+    command
+}
+
+fn load(words: &[&str]) -> Output {
+    program(&["load"]).args(words).output().expect("the program is built before its tests")
+}
+
+/// The report of a load through the unit, answered by the generator itself.
+fn answered(exchange: &str, words: &[&str]) -> Value {
+    let output = load(&[&[exchange, "--to", UNIT, "--answer", SERVER, "--json"][..], words].concat());
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{exchange} {words:?}: {report:#}\n{}", errors(&output));
+    assert_eq!(report["success"], true, "{report:#}");
+    for key in ["failures", "not_started", "unexpected", "strays", "refused", "kernel_drops"] {
+        assert_eq!(report[key], 0, "{key} of {exchange} {words:?}: {report:#}");
+    }
+    assert_eq!(report["started"], report["completed"], "{report:#}");
+    report
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("no JSON: {error}\n{}\n{}", String::from_utf8_lossy(&output.stdout), errors(output))
+    })
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn number(report: &Value, key: &str) -> u64 {
+    report[key].as_u64().unwrap_or_else(|| panic!("{key} is no count in {report:#}"))
+}
+
+/// `tandem demo-pbx`: a registrar that asks for digest credentials. Killed when dropped.
+struct Registrar {
+    child: Child,
+}
+
+impl Registrar {
+    fn start(users: &[&str]) -> Self {
+        let mut command =
+            program(&["demo-pbx", "--name", "pbx1", "--listen", SERVER, "--farm", UNIT, "--domain", DOMAIN]);
+        for user in users {
+            command.args(["--user", &format!("{user}:secret")]);
+        }
+        // It ends when its standard input does.
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the program is built before its tests");
+        let mut output = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("its output is text");
+        assert!(line.contains("ready"), "{line}");
+        // What it tells from now on is read, so that it never has to wait.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        Self { child }
+    }
+}
+
+impl Drop for Registrar {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn calls_registrations_and_pings_pass_at_either_pace() {
+    if !namespace() {
+        return;
+    }
+    let mut unit = Unit::start(&farm());
+    let process = unit.process().id().to_string();
+    let calls = answered("calls", &["--count", "200", "--hold", "20ms", "--pid", &process]);
+    assert_eq!((number(&calls, "completed"), &calls["kind"]), (200, &Value::from("call")));
+    assert_eq!(calls["latency_us"]["count"], 200, "{calls:#}");
+    assert!(number(&calls, "received") >= 1_200 && number(&calls, "sent") >= 1_200, "{calls:#}");
+    assert!(calls["target"]["cpu_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{calls:#}");
+    let rated = answered("calls", &["--rate", "100", "--duration", "2s", "--warm-up", "200ms"]);
+    assert!((199..=201).contains(&number(&rated, "completed")), "{rated:#}");
+    let rate = rated["rate_per_second"].as_f64().expect("a rate is a number");
+    assert!((90.0..=110.0).contains(&rate), "{rated:#}");
+    let registrations = answered("registrations", &["--count", "200", "--from-users", "50", "--concurrency", "4"]);
+    assert_eq!((number(&registrations, "completed"), &registrations["latency_us"]["count"]), (200, &Value::from(400)));
+    let pings = answered("options", &["--count", "200", "--rate", "400"]);
+    assert_eq!(number(&pings, "completed"), 200);
+    let status = unit.status();
+    assert!(counter(&status, "calls_started", "") >= 400, "{status:#}");
+    assert_eq!(number(&status, "registrations"), 50, "{status:#}");
+}
+
+#[test]
+fn the_text_has_a_histogram_and_progress_is_told_where_it_is_wanted() {
+    if !namespace() {
+        return;
+    }
+    let _unit = Unit::start(&farm());
+    let output =
+        load(&["calls", "--to", UNIT, "--answer", SERVER, "--rate", "50", "--duration", "2500ms", "--progress"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}\n{}", errors(&output));
+    assert!(text.starts_with("calls, 50 a second: 125 completed in "), "{text}");
+    assert!(text.contains("p99.99") && text.lines().any(|line| line.ends_with("##########")), "{text}");
+    let told = errors(&output);
+    assert!(told.lines().count() >= 2 && told.contains("completed, "), "{told}");
+}
+
+#[test]
+fn a_registrar_that_asks_for_passwords_is_loaded() {
+    if !namespace() {
+        return;
+    }
+    let _registrar = Registrar::start(&["1000", "1001", "1002"]);
+    let unit = Unit::start(&farm());
+    let words = |password: &'static str| {
+        [
+            "registrations",
+            "--to",
+            UNIT,
+            "--no-answer",
+            "--from-users",
+            "3",
+            "--from-user",
+            "1###",
+            "--domain",
+            DOMAIN,
+            "--count",
+            "30",
+            "--concurrency",
+            "3",
+            "--json",
+            "--password",
+            password,
+        ]
+    };
+    let output = load(&words("secret"));
+    let good = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{good:#}\n{}", errors(&output));
+    assert_eq!((number(&good, "completed"), number(&good, "failures")), (30, 0), "{good:#}");
+    assert_eq!(number(&unit.status(), "registrations"), 3);
+    let output = load(&words("wrong"));
+    let bad = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{bad:#}");
+    assert_eq!((number(&bad, "completed"), number(&bad, "failures")), (0, 30), "{bad:#}");
+    let reasons = bad["failed"].as_object().expect("reasons and their counts");
+    assert!(reasons.keys().all(|reason| reason.starts_with('4')), "{bad:#}");
+}
+
+#[test]
+fn dead_targets_fail_with_their_reasons() {
+    if !namespace() {
+        return;
+    }
+    let _unit = Unit::start(&farm());
+    // A farm whose server is dead answers for it.
+    let words = ["calls", "--to", UNIT, "--no-answer", "--count", "5", "--concurrency", "5", "--wait", "0s", "--json"];
+    let output = load(&words);
+    let refused = report(&output);
+    assert_eq!((output.status.code(), number(&refused, "failures")), (Some(1), 5), "{refused:#}");
+    let reasons = refused["failed"].as_object().expect("reasons and their counts");
+    assert!(reasons.keys().all(|reason| reason.starts_with('5') || reason == "408"), "{refused:#}");
+    assert_eq!(reasons.values().filter_map(Value::as_u64).sum::<u64>(), 5, "{refused:#}");
+    // Where nobody is, nobody answers.
+    let nobody = "127.0.0.99:5060";
+    let words =
+        ["options", "--to", nobody, "--no-answer", "--count", "3", "--wait", "300ms", "--grace", "700ms", "--json"];
+    let output = load(&words);
+    let silent = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{silent:#}");
+    assert_eq!(silent["failed"], serde_json::json!({ "unfinished": 3 }), "{silent:#}");
+    assert!(number(&silent, "refused") >= 3 && silent["success"] == false, "{silent:#}");
+    assert_eq!(silent["latency_us"]["count"], 0, "{silent:#}");
+}
+
+#[test]
+fn an_interrupted_load_reports_what_it_did() {
+    if !namespace() {
+        return;
+    }
+    let _unit = Unit::start(&farm());
+    let mut child = program(&["load", "calls", "--to", UNIT, "--answer", SERVER, "--rate", "50", "--hold", "1h"])
+        .args(["--duration", "1h", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program is built before its tests");
+    std::thread::sleep(Duration::from_millis(1_500));
+    crate::common::process::signal(child.id(), "INT");
+    let ended = crate::common::holds_within(Duration::from_secs(8), || matches!(child.try_wait(), Ok(Some(_))));
+    if !ended {
+        let _ = child.kill();
+    }
+    let output = child.wait_with_output().expect("the child is ours");
+    assert!(ended, "it goes on\n{}", errors(&output));
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}\n{}", errors(&output));
+    assert!(number(&report, "completed") >= 20, "calls that are held end by their BYE: {report:#}");
+}
+
+#[test]
+fn a_target_of_somebody_elses_is_not_loaded() {
+    let output = load(&["calls", "--to", "192.0.2.1", "--no-answer", "--count", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors(&output).contains("--i-own-the-target"), "{}", errors(&output));
+    assert!(output.stdout.is_empty());
+}
