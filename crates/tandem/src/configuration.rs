@@ -1,10 +1,10 @@
 //! A configuration file, read and checked, and how its diagnostics are told.
 
 use anyhow::{Context, bail};
-use config::{Checked, Diagnostic};
+use config::{Checked, Diagnostic, Severity};
 use std::path::Path;
 
-/// Reads and checks `path`. The inner error: what is wrong in the file.
+/// Reads and checks `path`. The inner error: what is wrong in the file, and after that what is probably not meant.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -27,9 +27,26 @@ pub(crate) fn load_or_print(path: &Path) -> anyhow::Result<Checked> {
             for diagnostic in &diagnostics {
                 eprintln!("{diagnostic}\n");
             }
-            bail!("{} in {}", count(diagnostics.len(), "error"), path.display())
+            bail!("{} in {}", tally(&diagnostics), path.display())
         }
     }
+}
+
+/// Those that keep a file from running.
+pub(crate) fn errors(diagnostics: &[Diagnostic]) -> impl Iterator<Item = &Diagnostic> {
+    diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error)
+}
+
+/// "2 errors", "1 error, 3 warnings".
+pub(crate) fn tally(diagnostics: &[Diagnostic]) -> String {
+    let errors = errors(diagnostics).count();
+    let warnings = diagnostics.len() - errors;
+    let mut text = count(errors, "error");
+    if warnings > 0 {
+        text.push_str(", ");
+        text.push_str(&count(warnings, "warning"));
+    }
+    text
 }
 
 /// A diagnostic in one line, for a log.
@@ -56,6 +73,16 @@ mod tests {
         let text = errors.first().map(brief).expect("an error is reported");
         assert!(text.starts_with("a.toml:"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
+    }
+
+    #[test]
+    fn errors_and_warnings_are_counted_apart() {
+        let text = "[log]\nlevel = \"loud\"\n[[farm]]\nname = \"a\"\nlisten = [\"udp:203.0.113.1:5060\"]\norigin_header = \"\"\n\
+                    [[farm.backend]]\naddress = \"203.0.113.2\"\n";
+        let found = config::load("a.toml", text).expect_err("there is no such level");
+        assert_eq!(tally(&found), "1 error, 1 warning");
+        assert_eq!(errors(&found).map(|error| error.line).collect::<Vec<_>>(), [2]);
+        assert_eq!(tally(&[]), "0 errors");
     }
 
     #[test]

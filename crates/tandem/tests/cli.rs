@@ -67,17 +67,27 @@ fn examples_are_good() {
 }
 
 #[test]
-fn wrong_files_show_every_error_and_their_number() {
+fn wrong_files_show_every_error_and_warning_and_their_numbers() {
     let folder = root().join("crates/config/tests/wrong");
     for path in toml_files(&folder) {
         let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
         let output =
             program(&["check", "--config", &name]).current_dir(&folder).output().expect("the program is built");
         let expected = std::fs::read_to_string(path.with_extension("expected")).expect("it stands beside the file");
-        let errors = expected.lines().filter(|line| line.starts_with("error: ")).count();
-        let noun = if errors == 1 { "error" } else { "errors" };
-        assert_eq!(text(&output.stdout), format!("{expected}\n{name}: {errors} {noun}\n"));
+        assert_eq!(text(&output.stdout), format!("{expected}\n{name}: {}\n", tally(&expected)));
         assert_eq!(output.status.code(), Some(1), "{name}");
+    }
+}
+
+/// "2 errors, 1 warning", counted in what is shown.
+fn tally(shown: &str) -> String {
+    let count = |kind: &str| shown.lines().filter(|line| line.starts_with(&format!("{kind}: "))).count();
+    let told = |number: usize, kind: &str| format!("{number} {kind}{}", if number == 1 { "" } else { "s" });
+    let (errors, warnings) = (count("error"), count("warning"));
+    if warnings == 0 {
+        told(errors, "error")
+    } else {
+        format!("{}, {}", told(errors, "error"), told(warnings, "warning"))
     }
 }
 
@@ -95,13 +105,16 @@ fn settings_of_later_versions_are_named_with_their_lines() {
         assert!(message.contains("is not available in this version"), "{message}");
     }
     let places: Vec<usize> = shown
+        .split("warning: ")
+        .next()
+        .unwrap_or_default()
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("--> "))
         .filter_map(|place| place.rsplit(':').nth(1)?.parse().ok())
         .collect();
     assert_eq!(places.len(), messages.len());
     assert!(places.is_sorted() && places.iter().all(|line| (1..=written.lines().count()).contains(line)), "{places:?}");
-    assert!(shown.ends_with(&format!("{} errors\n", messages.len())), "{shown}");
+    assert!(shown.ends_with(&format!(": {}\n", tally(&shown))), "{shown}");
 }
 
 #[test]

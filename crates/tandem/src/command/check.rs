@@ -1,6 +1,6 @@
 //! `tandem check`: what is wrong in a configuration.
 
-use crate::configuration::{self, count};
+use crate::configuration::{self, count, tally};
 use config::Checked;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let result = configuration::load(&arguments.config)?;
     let diagnostics = match &result {
         Ok(checked) => &checked.warnings,
-        Err(errors) => errors,
+        Err(diagnostics) => diagnostics,
     };
     let mut out = io::stdout().lock();
     for diagnostic in diagnostics {
@@ -31,8 +31,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             writeln!(out, "{file} is good: {}", summary(checked))?;
             Ok(ExitCode::SUCCESS)
         }
-        Err(errors) => {
-            writeln!(out, "{file}: {}", count(errors.len(), "error"))?;
+        Err(diagnostics) => {
+            writeln!(out, "{file}: {}", tally(diagnostics))?;
             Ok(ExitCode::FAILURE)
         }
     }

@@ -2,6 +2,8 @@
 
 use crate::configuration;
 use crate::unit::Unit;
+use crate::unit::drain::Step;
+use crate::unit::{privileges, state_dir};
 use anyhow::Context;
 use net::Clock;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -15,7 +17,8 @@ use std::time::Duration;
 #[derive(clap::Args)]
 #[command(
     after_help = "Signals: SIGHUP reads the file again and takes it whole or refuses it whole. SIGTERM and SIGINT refuse new calls and \
-                        registrations, let calls being set up finish for `drain`, and end; a second one ends at once.\n\n\
+                        registrations, wait until every request is answered, for `drain` at most, and end; a second one ends at once. \
+                        Calls that are up stay up.\n\n\
                         Standard output says where it listens, then \"ready\"; the log goes to standard error."
 )]
 pub(crate) struct Arguments {
@@ -29,16 +32,24 @@ pub(crate) struct Arguments {
 
 /// Starts the unit, serves, drains, and ends.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let checked = configuration::load_or_print(&arguments.config).context("nothing was started")?;
-    // Before anything is opened, so that no signal finds us half started.
-    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).context("cannot listen to signals")?;
-    let unit =
-        Unit::start(&arguments.config, arguments.state_dir.as_deref(), checked).context("nothing was started")?;
+    let (unit, mut signals) = start(arguments).context("nothing was started")?;
     announce(&unit);
     serve(&unit, &mut signals);
-    drain(&unit, &mut signals);
-    unit.stop();
+    let reason = drain(&unit, &mut signals);
+    unit.stop(&reason);
     Ok(ExitCode::SUCCESS)
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<(Arc<Unit>, Signals)> {
+    let checked = configuration::load_or_print(&arguments.config)?;
+    // As long as this is root: its usual folder is another one.
+    let folder = state_dir::choose(arguments.state_dir.as_deref(), checked.unit.state_dir.as_deref())?;
+    // Before the first thread, since each has its own rights, and takes those of the thread that starts it.
+    let told = privileges::give_up(checked.unit.user.as_deref(), &folder, &arguments.config)?;
+    // Before anything is opened, so that no signal finds us half started.
+    let signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).context("cannot listen to signals")?;
+    let unit = Unit::start(&arguments.config, folder, checked, &told)?;
+    Ok((unit, signals))
 }
 
 fn announce(unit: &Arc<Unit>) {
@@ -65,13 +76,16 @@ fn serve(unit: &Unit, signals: &mut Signals) {
     }
 }
 
-/// Returns when nothing is being set up any more, when `drain` is over, or at the second signal.
-fn drain(unit: &Unit, signals: &mut Signals) {
-    let deadline = Clock::now() + unit.begin_drain();
+/// Returns when every request is answered, when `drain` is over, or at the second signal; says which, and what is left.
+fn drain(unit: &Unit, signals: &mut Signals) -> String {
+    let mut drain = unit.begin_drain(Clock::now());
     loop {
         let now = Clock::now();
-        if unit.is_quiet(now) || now >= deadline || signals.pending().any(|signal| signal != SIGHUP) {
-            return;
+        let hurried = signals.pending().any(|signal| signal != SIGHUP);
+        match drain.look(now, unit.load(now), hurried) {
+            Step::Wait => {}
+            Step::Tell(line) => unit.tell_drain(&line),
+            Step::End(reason) => return reason,
         }
         unit.sample(now);
         std::thread::sleep(TICK);

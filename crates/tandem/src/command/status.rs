@@ -94,7 +94,8 @@ fn page(status: &Status, coloured: bool) -> String {
 
 fn add_farm(page: &mut String, farm: &FarmStatus, coloured: bool) {
     add(page, "");
-    add(page, &format!("farm {}  {}", farm.name, farm.listeners.join("  ")));
+    let listeners = if farm.listeners.is_empty() { NO_LISTENERS.to_owned() } else { farm.listeners.join("  ") };
+    add(page, &format!("farm {}  {listeners}", farm.name));
     for service in &farm.services {
         add(page, &format!("  service {} ({})", service.name, service.algorithm));
         for line in backend_lines(service, coloured) {
@@ -204,6 +205,9 @@ fn duration(seconds: u64) -> String {
     text
 }
 
+/// A farm that left the configuration is shown as long as a backend of it has calls.
+const NO_LISTENERS: &str = "no longer configured";
+
 const COLUMNS: [(&str, Align); 11] = [
     ("BACKEND", Align::Left),
     ("ADDRESS", Align::Left),
@@ -252,6 +256,7 @@ mod tests {
             })
         };
         let backends = [backend("pbx1", "up", None), backend("pbx-long", "down", Some("pings stay unanswered"))];
+        let removed = [backend("pbx0", "retired", None)];
         let value = json!({
             "unit": {
                 "name": "lb-a", "version": "0.1.0", "process": 1, "uptime_s": 90_061, "config": "a.toml", "draining": true
@@ -259,6 +264,9 @@ mod tests {
             "farms": [{
                 "name": "pbx", "listeners": ["udp:127.0.0.1:5060"],
                 "services": [{ "name": "default", "algorithm": "weight", "backends": backends }]
+            }, {
+                "name": "old", "listeners": [],
+                "services": [{ "name": "default", "algorithm": "hash-user", "backends": removed }]
             }],
             "calls": 12, "registrations": 1000, "transactions": 4,
             "rates": { "requests_per_s": 80.5, "responses_per_s": 81.0, "calls_per_s": 2.0 },
@@ -293,6 +301,14 @@ mod tests {
             assert!(page.contains(part), "{part:?} is not in\n{page}");
         }
         assert!(!page.contains("loops") && !page.contains('\x1b'), "{page}");
+    }
+
+    #[test]
+    fn retired_backends_are_shown_with_their_farm() {
+        let page = page(&status(), false);
+        assert!(page.contains("farm old  no longer configured\n  service default (hash-user)\n"), "{page}");
+        let row = page.lines().find(|line| line.contains("pbx0")).expect("it has calls");
+        assert!(row.contains(" retired ") && row.contains(" 7 "), "{row}");
     }
 
     #[test]

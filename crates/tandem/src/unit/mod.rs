@@ -2,21 +2,26 @@
 
 pub(crate) mod arrival;
 pub(crate) mod control;
+pub(crate) mod drain;
 mod events;
 mod facts;
 mod log;
-mod privileges;
+pub(crate) mod privileges;
+mod retired;
 pub(crate) mod state_dir;
 pub(crate) mod status;
 
 use crate::configuration::{self, brief, count};
 use anyhow::Context;
 use config::Checked;
-use engine::{Explanation, Shared};
+use drain::{Drain, Load};
+use engine::{BackendId, Explanation, Shared};
 use events::Events;
 use facts::FactsLog;
 use log::Log;
 use net::{Clock, Udp};
+use privileges::Told;
+use retired::Retired;
 use sip::Instant;
 use state_dir::StateDir;
 use status::{Rates, Sample, Status, UnitStatus};
@@ -42,18 +47,23 @@ pub(crate) struct Unit {
     /// The last write of facts failed: told once, not twice a second.
     facts_failing: AtomicBool,
     rates: Mutex<Rates>,
+    retired: Mutex<Retired>,
     draining: AtomicBool,
     stopped: AtomicBool,
 }
 
 impl Unit {
-    /// Starts a unit on what was read from `config_path`. `state_dir` stands above the one in the configuration.
+    /// Starts a unit on what was read from `config_path`, with its state in `folder`. `told`: as whom it runs, for the log.
     ///
     /// # Errors
     /// What could not be had. Nothing runs then.
-    pub(crate) fn start(config_path: &Path, state_dir: Option<&Path>, checked: Checked) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn start(
+        config_path: &Path,
+        folder: PathBuf,
+        checked: Checked,
+        told: &Told,
+    ) -> anyhow::Result<Arc<Self>> {
         let log = Arc::new(Log::start(checked.log).context("cannot start the log's thread")?);
-        let folder = state_dir::choose(state_dir, checked.unit.state_dir.as_deref())?;
         let state = StateDir::open(folder)?;
         let (now, unix_ms) = (Clock::now(), unix_ms());
         let secrets = state.secrets(unix_ms)?;
@@ -79,11 +89,12 @@ impl Unit {
             facts: Mutex::new(facts),
             facts_failing: AtomicBool::new(false),
             rates: Mutex::default(),
+            retired: Mutex::default(),
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
         unit.start_threads()?;
-        unit.tell_start(loaded, &warnings);
+        unit.tell_start(loaded, &warnings, told);
         Ok(unit)
     }
 
@@ -147,7 +158,8 @@ impl Unit {
             draining: self.draining.load(Ordering::Relaxed),
         };
         let sample = self.sample_now(now);
-        Status::new(unit, &sample, &lock(&self.rates), &self.shared.settings(), &self.events)
+        let (rates, retired) = (lock(&self.rates), lock(&self.retired));
+        Status::new(unit, &sample, &rates, &self.shared.settings(), &self.events, &retired)
     }
 
     /// What the unit would do with a message.
@@ -164,23 +176,29 @@ impl Unit {
         Ok(engine::explain(&self.shared, Clock::now(), flow, bytes))
     }
 
-    /// Refuses new calls and registrations from now on. Returns how long calls being set up may take.
-    pub(crate) fn begin_drain(&self) -> Duration {
+    /// Refuses new calls and registrations from now on.
+    pub(crate) fn begin_drain(&self, now: Instant) -> Drain {
         let drain = lock(&self.checked).unit.drain;
         self.draining.store(true, Ordering::Relaxed);
         self.shared.begin_drain();
         let message = format!("no new calls and registrations; the end comes in {drain:?} at the latest");
         self.log.info("Draining", &message);
-        drain
+        Drain::new(now, drain)
     }
 
-    /// No transaction is held: nobody waits for an answer, and no retransmission would go unanswered.
-    pub(crate) fn is_quiet(&self, now: Instant) -> bool {
-        self.shared.snapshot(now).transactions == 0
+    /// What there is still to do.
+    pub(crate) fn load(&self, now: Instant) -> Load {
+        let snapshot = self.shared.snapshot(now);
+        Load { unanswered: snapshot.unanswered, calls: snapshot.calls }
     }
 
-    /// Closes the listeners and writes the last facts.
-    pub(crate) fn stop(&self) {
+    /// How far the drain has come.
+    pub(crate) fn tell_drain(&self, line: &str) {
+        self.log.info("Draining", line);
+    }
+
+    /// Closes the listeners and writes the last facts. `reason` goes into the log's last line.
+    pub(crate) fn stop(&self, reason: &str) {
         self.stopped.store(true, Ordering::Relaxed);
         if let Some(udp) = lock(&self.udp).take() {
             udp.stop();
@@ -190,7 +208,7 @@ impl Unit {
         }
         // The next start would remove it too.
         let _gone = std::fs::remove_file(control::path_in(self.state.path()));
-        self.log.info("Stopped", "the unit has ended");
+        self.log.info("Stopped", &format!("the unit has ended: {reason}"));
         self.log.flush();
     }
 
@@ -236,7 +254,7 @@ impl Unit {
         let next = match configuration::load(&self.config_path) {
             Ok(Ok(next)) => next,
             Ok(Err(diagnostics)) => {
-                let lines: Vec<String> = diagnostics.iter().map(brief).collect();
+                let lines: Vec<String> = configuration::errors(&diagnostics).map(brief).collect();
                 return Err(lines.join("; "));
             }
             Err(error) => return Err(format!("{error:#}")),
@@ -247,7 +265,10 @@ impl Unit {
             Some(udp) => udp.apply_settings(&next.settings).map_err(|error| error.to_string())?,
             None => return Err("the unit has stopped".to_owned()),
         };
-        self.shared.replace_settings(Clock::now(), next.settings.clone());
+        let now = Clock::now();
+        let with_calls: Vec<BackendId> = self.shared.snapshot(now).retired.iter().map(|(id, _)| *id).collect();
+        lock(&self.retired).follow(&running.settings, &next.settings, &with_calls);
+        self.shared.replace_settings(now, next.settings.clone());
         self.events.follow(&next.settings);
         self.log.set(next.log);
         *running = next;
@@ -260,11 +281,14 @@ impl Unit {
         Sample { at: now, snapshot: self.shared.snapshot(now), network }
     }
 
-    fn tell_start(&self, loaded: engine::Loaded, warnings: &[net::Warning]) {
-        let running = lock(&self.checked);
-        for warning in [self.state.warning(), privileges::warning(running.unit.user.as_deref())].into_iter().flatten() {
+    fn tell_start(&self, loaded: engine::Loaded, warnings: &[net::Warning], told: &Told) {
+        if let Some(done) = &told.done {
+            self.log.info("Privileges", done);
+        }
+        for warning in told.warnings.iter().cloned().chain(self.state.warning()) {
             self.log.warn("Privileges", &warning);
         }
+        let running = lock(&self.checked);
         self.warn(&running, warnings);
         drop(running);
         if loaded.damaged > 0 {

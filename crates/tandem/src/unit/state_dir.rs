@@ -13,6 +13,7 @@ use crate::hex;
 use anyhow::{Context, bail};
 use engine::Secrets;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -131,6 +132,11 @@ pub(crate) fn choose(told: Option<&Path>, written: Option<&Path>) -> anyhow::Res
     }
 }
 
+/// Whether a unit keeps something of this name in its folder.
+pub(crate) fn is_file_of_a_unit(name: &OsStr) -> bool {
+    FILES.iter().any(|known| name == *known)
+}
+
 /// Octets from the system's random source.
 ///
 /// # Errors
@@ -203,6 +209,10 @@ fn parse_key(text: &str) -> anyhow::Result<[u8; 16]> {
     <[u8; 16]>::try_from(bytes.as_slice()).context("a key does not have 16 octets")
 }
 
+/// Everything that is ever in the folder: what is written anew is called "new" until it is whole.
+const FILES: [&str; 8] =
+    ["secret", "secret.new", "epoch", "epoch.new", "facts.log", "facts.new", "control.sock", "lock"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +237,11 @@ mod tests {
         };
         assert_eq!((mode("state"), mode("state/secret")), (0o700, 0o600));
         assert_eq!(state.warning(), None);
+        for entry in std::fs::read_dir(folder.path().join("state")).expect("the folder is ours") {
+            let name = entry.expect("the folder is ours").file_name();
+            assert!(is_file_of_a_unit(&name), "{name:?}");
+        }
+        assert!(!is_file_of_a_unit(OsStr::new("passwd")));
     }
 
     #[test]

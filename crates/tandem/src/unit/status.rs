@@ -1,7 +1,8 @@
 //! The state of a unit as `status` shows it and as JSON carries it.
 
 use super::events::Events;
-use engine::{BackendSnapshot, FarmSnapshot, ServiceSnapshot, Settings, Snapshot};
+use super::retired::{Place, Retired};
+use engine::{BackendId, BackendSnapshot, FarmSnapshot, ServiceSnapshot, Settings, Snapshot};
 use net::NetCounters;
 use serde::{Deserialize, Serialize};
 use sip::Instant;
@@ -53,7 +54,7 @@ pub(crate) struct ServiceStatus {
 pub(crate) struct BackendStatus {
     pub(crate) name: String,
     pub(crate) address: String,
-    /// up, down, drain, cut or full.
+    /// up, down, drain, cut, full or retired: removed by a reload, and calls are left.
     pub(crate) state: String,
     /// Why it is down, where that is known.
     pub(crate) cause: Option<String>,
@@ -124,8 +125,17 @@ pub(crate) struct Rates {
 }
 
 impl Status {
-    pub(crate) fn new(unit: UnitStatus, now: &Sample, rates: &Rates, settings: &Settings, events: &Events) -> Self {
-        let farms = now.snapshot.farms.iter().map(|farm| farm_status(farm, rates, settings, events)).collect();
+    pub(crate) fn new(
+        unit: UnitStatus,
+        now: &Sample,
+        rates: &Rates,
+        settings: &Settings,
+        events: &Events,
+        retired: &Retired,
+    ) -> Self {
+        let mut farms: Vec<FarmStatus> =
+            now.snapshot.farms.iter().map(|farm| farm_status(farm, rates, settings, events)).collect();
+        add_retired(&mut farms, now, rates, retired);
         let counters = now.snapshot.counters.iter().map(|(name, label, value)| CounterStatus {
             name: (*name).to_owned(),
             label: (*label).to_owned(),
@@ -194,6 +204,11 @@ fn backend_status(
         .flat_map(|known| &known.backends)
         .find(|known| known.name == backend.name);
     let cause = configured.filter(|_| backend.state == "down").and_then(|known| events.cause(known.id));
+    let requests_per_s = rates.per_second(|sample| requests(sample, &farm.name, &service.name, &backend.name));
+    shown(backend, cause, requests_per_s)
+}
+
+fn shown(backend: &BackendSnapshot, cause: Option<String>, requests_per_s: f64) -> BackendStatus {
     BackendStatus {
         name: backend.name.clone(),
         address: backend.address.clone(),
@@ -203,10 +218,43 @@ fn backend_status(
         priority: backend.priority,
         calls: backend.calls,
         requests: backend.requests,
-        requests_per_s: rates.per_second(|sample| requests(sample, &farm.name, &service.name, &backend.name)),
+        requests_per_s,
         failures: backend.failures,
         latency_us: backend.latency_us,
     }
+}
+
+/// Backends that a reload removed stand where they stood; a farm or a service that went with them is shown again, with them alone.
+fn add_retired(farms: &mut Vec<FarmStatus>, now: &Sample, rates: &Rates, retired: &Retired) {
+    let mut left: Vec<&(BackendId, BackendSnapshot)> = now.snapshot.retired.iter().collect();
+    left.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+    for (id, backend) in left {
+        let Some(place) = retired.place(*id) else { continue };
+        for (service, algorithm) in &place.services {
+            let read = |sample: &Sample| requests_of_retired(sample, *id, place, service, &backend.name);
+            let status = shown(backend, None, rates.per_second(read));
+            service_called(farm_called(farms, &place.farm), service, algorithm).backends.push(status);
+        }
+    }
+}
+
+fn farm_called<'a>(farms: &'a mut Vec<FarmStatus>, name: &str) -> &'a mut FarmStatus {
+    let known = farms.iter().position(|farm| farm.name == name);
+    let at = known.unwrap_or_else(|| {
+        farms.push(FarmStatus { name: name.to_owned(), listeners: Vec::new(), services: Vec::new() });
+        farms.len() - 1
+    });
+    &mut farms[at]
+}
+
+fn service_called<'a>(farm: &'a mut FarmStatus, name: &str, algorithm: &str) -> &'a mut ServiceStatus {
+    let services = &mut farm.services;
+    let known = services.iter().position(|service| service.name == name);
+    let at = known.unwrap_or_else(|| {
+        services.push(ServiceStatus { name: name.to_owned(), algorithm: algorithm.to_owned(), backends: Vec::new() });
+        services.len() - 1
+    });
+    &mut services[at]
 }
 
 fn network_status(network: &NetCounters, rates: &Rates) -> NetworkStatus {
@@ -246,6 +294,12 @@ fn requests(sample: &Sample, farm: &str, service: &str, backend: &str) -> u64 {
         .map_or(0, |known| known.requests)
 }
 
+/// In samples from before the reload it stands among the others.
+fn requests_of_retired(sample: &Sample, id: BackendId, place: &Place, service: &str, name: &str) -> u64 {
+    let known = sample.snapshot.retired.iter().find(|(known, _)| *known == id);
+    known.map_or_else(|| requests(sample, &place.farm, service, name), |(_, backend)| backend.requests)
+}
+
 fn busy_us(sample: &Sample, worker: usize) -> u64 {
     let busy = sample.network.workers.get(worker).map_or(Duration::ZERO, |worker| worker.busy);
     u64::try_from(busy.as_micros()).unwrap_or(u64::MAX)
@@ -279,6 +333,96 @@ mod tests {
         assert_eq!(read(&rates), 125.0);
         rates.add(sample(6_000, 351));
         assert_eq!(read(&rates), 0.3);
+    }
+
+    fn snapshot(name: &str, state: &'static str, requests: u64) -> BackendSnapshot {
+        BackendSnapshot {
+            name: name.to_owned(),
+            address: "127.0.0.11:5060".to_owned(),
+            state,
+            weight: 1,
+            priority: 1,
+            calls: 2,
+            requests,
+            failures: 0,
+            latency_us: 0,
+        }
+    }
+
+    fn settings(backends: &[&str]) -> Settings {
+        let mut text = "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:127.0.0.1:5060\"]\n".to_owned();
+        for (host, name) in backends.iter().enumerate() {
+            text.push_str(&format!("[[farm.backend]]\nname = \"{name}\"\naddress = \"127.0.0.{}:5060\"\n", host + 11));
+        }
+        match config::load("a.toml", &text) {
+            Ok(checked) => checked.settings,
+            Err(errors) => panic!("{errors:?}"),
+        }
+    }
+
+    /// One sample with backend "a" at work, one after a reload that removed it while it had calls.
+    fn samples(id: BackendId) -> (Sample, Sample) {
+        let mut before = sample(1_000, 0);
+        let services = |backends: Vec<BackendSnapshot>| {
+            vec![ServiceSnapshot { name: "default".to_owned(), algorithm: "weight", backends }]
+        };
+        let farm = |backends: Vec<BackendSnapshot>| FarmSnapshot {
+            name: "pbx".to_owned(),
+            listeners: vec!["udp:127.0.0.1:5060".to_owned()],
+            services: services(backends),
+        };
+        before.snapshot.farms = vec![farm(vec![snapshot("a", "up", 100), snapshot("b", "up", 7)])];
+        let mut after = sample(2_000, 0);
+        after.snapshot.farms = vec![farm(vec![snapshot("b", "up", 7)])];
+        after.snapshot.retired = vec![(id, snapshot("a", "retired", 130))];
+        (before, after)
+    }
+
+    fn states(farms: &[FarmStatus]) -> Vec<(&str, &str, &str, f64)> {
+        let mut states = Vec::new();
+        for farm in farms {
+            for service in &farm.services {
+                for backend in &service.backends {
+                    let (farm, name, state) = (farm.name.as_str(), backend.name.as_str(), backend.state.as_str());
+                    states.push((farm, name, state, backend.requests_per_s));
+                }
+            }
+        }
+        states
+    }
+
+    #[test]
+    fn a_removed_backend_with_calls_is_retired() {
+        let (both, one) = (settings(&["a", "b"]), settings(&["x", "b"]));
+        let id = both.farms.first().and_then(|farm| farm.backends.first()).expect("two are written").id;
+        let mut retired = Retired::default();
+        retired.follow(&both, &one, &[]);
+        let (before, after) = samples(id);
+        let mut farms = vec![FarmStatus {
+            name: "pbx".to_owned(),
+            listeners: vec!["udp:127.0.0.1:5060".to_owned()],
+            services: Vec::new(),
+        }];
+        let mut rates = Rates::default();
+        rates.add(before);
+        let again = samples(id).1;
+        rates.add(after);
+        add_retired(&mut farms, &again, &rates, &retired);
+        assert_eq!(states(&farms), [("pbx", "a", "retired", 30.0)]);
+        let json = serde_json::to_string(&farms).expect("a status can be written");
+        assert!(json.contains("\"state\":\"retired\""), "{json}");
+    }
+
+    #[test]
+    fn a_retired_backend_brings_its_farm_back() {
+        let both = settings(&["a", "b"]);
+        let id = both.farms.first().and_then(|farm| farm.backends.first()).expect("two are written").id;
+        let mut retired = Retired::default();
+        retired.follow(&both, &Settings::default(), &[]);
+        let mut farms = Vec::new();
+        add_retired(&mut farms, &samples(id).1, &Rates::default(), &retired);
+        assert_eq!(states(&farms), [("pbx", "a", "retired", 0.0)]);
+        assert!(farms.iter().all(|farm| farm.listeners.is_empty()));
     }
 
     #[test]

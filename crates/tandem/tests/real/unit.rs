@@ -1,6 +1,6 @@
 //! The running unit: how it starts, takes a new configuration, drains, ends, and is asked.
 
-use crate::common::wire::{Station, offer, request};
+use crate::common::wire::{Call, Station, offer, request};
 use crate::common::{Unit, holds_within, namespace};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -64,7 +64,7 @@ fn a_unit_says_where_it_listens_and_ends_when_told() {
     let status = unit.process().wait(SOON);
     assert_eq!(status.code(), Some(0), "{}", unit.said());
     assert!(!unit.state_dir().join("control.sock").exists());
-    assert!(unit.process().errors().contains("Stopped"), "{}", unit.said());
+    assert!(unit.process().errors().contains("the unit has ended: every request is answered"), "{}", unit.said());
     let status = unit.run(&["status"]);
     assert_eq!(status.status.code(), Some(1));
 }
@@ -144,10 +144,83 @@ fn draining_refuses_new_calls_and_lets_others_be_set_up() {
         taken.text("call-id").as_deref() == Some("early") && taken.code().is_some_and(|code| code >= 200)
     });
     assert_eq!(answer.code(), Some(200));
-    assert!(unit.process().is_running(), "retransmissions of the answer may still come");
+    let status = unit.process().wait(Duration::from_secs(3));
+    assert_eq!(status.code(), Some(0), "it ends with the last answer, not after 30 s: {}", unit.said());
+    let errors = unit.process().errors();
+    assert!(errors.contains("draining: 1 request unanswered, 0 calls stay up, 30 s left"), "{errors}");
+    assert!(errors.contains("the unit has ended: every request is answered; 1 call stays up"), "{errors}");
+}
+
+#[test]
+fn what_lingers_for_its_timers_keeps_no_unit_from_ending() {
+    if !namespace() {
+        return;
+    }
+    let server = Station::at(SERVER);
+    let mut unit = Unit::start(&config("", &[UNIT]));
+    let phone = Station::at(PHONE);
+    Call::establish(&phone, UNIT, &server, "bonnie", "up");
+    // A call that is refused, and whose ACK never comes, lives on for 32 s.
+    phone.send(request("INVITE", &format!("sip:clyde@{UNIT}"), phone.address, "busy", 1, "", ""), UNIT);
+    let (invite, from) = server.expect("INVITE", |taken| {
+        taken.start.starts_with(b"INVITE ") && taken.text("call-id").as_deref() == Some("busy")
+    });
+    server.answer(&invite, "486 Busy Here", from);
+    assert_eq!(phone.final_answer().code(), Some(486));
+    assert!(unit.status().get("transactions").and_then(Value::as_u64) > Some(0), "{}", unit.status());
     unit.process().signal("TERM");
     let status = unit.process().wait(Duration::from_secs(3));
-    assert_eq!(status.code(), Some(0), "the second signal ends it at once: {}", unit.said());
+    assert_eq!(status.code(), Some(0), "{}", unit.said());
+    assert!(unit.process().errors().contains("every request is answered; 1 call stays up"), "{}", unit.said());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    if !namespace() {
+        return;
+    }
+    let server = Station::at(SERVER);
+    let mut unit = Unit::start(&config("", &[UNIT]));
+    let phone = Station::at(PHONE);
+    phone.send(request("INVITE", &format!("sip:clyde@{UNIT}"), phone.address, "rings", 1, "", ""), UNIT);
+    let (invite, from) = server.request("INVITE");
+    server.answer(&invite, "180 Ringing", from);
+    unit.process().signal("TERM");
+    let told = holds_within(SOON, || unit.process().errors().contains("draining: 1 request unanswered"));
+    assert!(told, "{}", unit.said());
+    unit.process().signal("INT");
+    let status = unit.process().wait(Duration::from_secs(3));
+    assert_eq!(status.code(), Some(0), "{}", unit.said());
+    assert!(unit.process().errors().contains("told to end at once, with 1 request unanswered"), "{}", unit.said());
+}
+
+#[test]
+fn a_removed_backend_with_a_call_is_shown_as_retired() {
+    if !namespace() {
+        return;
+    }
+    let server = Station::at(SERVER);
+    let unit = Unit::start(&config("", &[UNIT]));
+    let phone = Station::at(PHONE);
+    let call = Call::establish(&phone, UNIT, &server, "bonnie", "up");
+    let state = |status: &Value, name: &str| -> Option<String> {
+        let backend = crate::common::unit::backend(status, name)?;
+        backend.get("state").and_then(Value::as_str).map(str::to_owned)
+    };
+    let _other = Station::at("127.0.0.32:5060");
+    let moved = config("", &[UNIT]).replace("\"pbx1\"", "\"pbx2\"").replace(SERVER, "127.0.0.32:5060");
+    unit.reload(&moved, |status| state(status, "pbx2").is_some());
+    assert_eq!(state(&unit.status(), "pbx1").as_deref(), Some("retired"), "{}", unit.status());
+    let page = unit.run(&["status"]);
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    let row = page.lines().find(|line| line.contains("pbx1")).unwrap_or_default();
+    assert!(row.contains(SERVER) && row.contains("retired"), "{page}");
+    phone.send(call.by_caller("BYE", 2, phone.address, ""), UNIT);
+    let (bye, from) = server.request("BYE");
+    server.answer(&bye, "200 OK", from);
+    assert_eq!(phone.final_answer().code(), Some(200));
+    let gone = holds_within(SOON, || state(&unit.status(), "pbx1").is_none());
+    assert!(gone, "its last call has ended: {}", unit.status());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! it does not know on to the farm.
 
 use super::{Process, holds_within};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -15,9 +15,9 @@ pub struct Server<'a> {
     pub name: &'a str,
     /// Of its challenges.
     pub realm: &'a str,
-    /// Address; the port is 5060.
+    /// Address, IPv6 in brackets; the port is 5060.
     pub host: &'a str,
-    /// Host of the farm in front of it; the port is 5060.
+    /// Host of the farm in front of it, IPv6 in brackets; the port is 5060.
     pub farm: &'a str,
     /// Users that may register, as the alternatives of a pattern: `bonnie|clyde`.
     pub users: &'a str,
@@ -28,8 +28,19 @@ pub struct Server<'a> {
 /// # Panics
 /// If it does not, with what it said.
 pub fn start(folder: &Path, server: &Server<'_>) -> Process {
+    launch(folder, server, "")
+}
+
+/// The same, but it keeps the Path of each registration (RFC 3327 §5.3) and calls the user along it.
+pub fn start_with_path(folder: &Path, server: &Server<'_>) -> Process {
+    launch(folder, server, "loadmodule \"path.so\"\nmodparam(\"registrar\", \"use_path\", 1)")
+}
+
+/// `extra` are further lines of its script, where the modules are loaded.
+fn launch(folder: &Path, server: &Server<'_>, extra: &str) -> Process {
     let script = folder.join(format!("{}.cfg", server.name));
     let text = SCRIPT
+        .replace("EXTRA", extra)
         .replace("HOST", server.host)
         .replace("FARM", server.farm)
         .replace("USERS", server.users)
@@ -56,13 +67,15 @@ pub fn start(folder: &Path, server: &Server<'_>) -> Process {
 }
 
 fn is_answering(host: &str) -> bool {
-    let Ok(socket) = UdpSocket::bind("127.0.0.250:5060") else { return false };
+    let server: SocketAddr = format!("{host}:5060").parse().expect("an address");
+    let own = if server.is_ipv4() { "127.0.0.250:5060" } else { "[::1]:5060" };
+    let Ok(socket) = UdpSocket::bind(own) else { return false };
     let asked = format!(
-        "OPTIONS sip:{host} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.250:5060;branch=z9hG4bKprobe\r\nFrom: <sip:probe@{host}>;tag=1\r\n\
+        "OPTIONS sip:{host} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bKprobe\r\nFrom: <sip:probe@{host}>;tag=1\r\n\
          To: <sip:{host}>\r\nCall-ID: probe\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
     );
     let patience = socket.set_read_timeout(Some(Duration::from_millis(200)));
-    let sent = socket.send_to(asked.as_bytes(), (host, 5060));
+    let sent = socket.send_to(asked.as_bytes(), server);
     patience.is_ok() && sent.is_ok() && socket.recv_from(&mut [0; 2_000]).is_ok()
 }
 

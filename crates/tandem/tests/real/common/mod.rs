@@ -89,6 +89,32 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
     }
 }
 
+/// Does anybody in this network listen there? Read from the kernel's table, since trying to bind would be in that one's way.
+pub fn is_bound(at: &str) -> bool {
+    let address: std::net::SocketAddrV4 = at.parse().expect("an IPv4 address and a port");
+    let wanted = format!("{:08X}:{:04X}", u32::from(*address.ip()).swap_bytes(), address.port());
+    let table = std::fs::read_to_string("/proc/thread-self/net/udp").expect("Linux shows its sockets");
+    table.lines().any(|line| line.split_whitespace().nth(1) == Some(&wanted))
+}
+
+/// Gives the test's network further IPv6 addresses: of 127.0.0.0/8 it has all, of IPv6 only `::1`. To be called after [`namespace`].
+/// False: return, since this machine has no IPv6, which was said.
+///
+/// # Panics
+/// With `CI=true` if there is no IPv6.
+pub fn has_addresses(addresses: &[&str]) -> bool {
+    let added = addresses.iter().all(|address| {
+        let whole = format!("{address}/128");
+        let status = Command::new("ip").args(["-6", "address", "add", whole.as_str(), "dev", "lo"]).status();
+        status.is_ok_and(|status| status.success())
+    });
+    if !added {
+        assert!(!is_ci(), "CI=true, but there is no IPv6");
+        eprintln!("skipped: no IPv6 here");
+    }
+    added
+}
+
 fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }

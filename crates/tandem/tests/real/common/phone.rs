@@ -1,7 +1,8 @@
-//! A phone of ours in a thread of its own: registers, calls, answers, and speaks PCMU both ways.
+//! A phone of ours in a thread of its own: registers, calls, answers, and speaks PCMU both ways. And what two of them do together.
 
+use super::holds_within;
 use net::Clock;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,17 +23,42 @@ enum Order {
     Register,
     Call { target: String, headers: String },
     HangUp,
+    AnswerCalls,
+}
+
+/// Who ends a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    Caller,
+    Callee,
 }
 
 impl Phone {
-    /// `user` at `host`:5060, audio at port 4000, everything through `proxy`; rings after `ring_after` and answers 300 ms later.
+    /// `user` at `host`:5060 (IPv6 in brackets), audio at port 4000, everything through `proxy`; rings after `ring_after` and answers
+    /// 300 ms later.
     pub fn start(user: &str, password: &str, host: &str, proxy: &str, ring_after: Duration) -> Self {
+        Self::begin(user, password, host, proxy, ring_after, Some(ring_after + ANSWER_AFTER))
+    }
+
+    /// The same, but it rings at once and for ever, until [`Phone::answer_calls`].
+    pub fn start_ringing(user: &str, password: &str, host: &str, proxy: &str) -> Self {
+        Self::begin(user, password, host, proxy, Duration::ZERO, None)
+    }
+
+    fn begin(
+        user: &str,
+        password: &str,
+        host: &str,
+        proxy: &str,
+        ring_after: Duration,
+        answer_after: Option<Duration>,
+    ) -> Self {
         let proxy: SocketAddr = proxy.parse().expect("an address and a port");
         let contact: SocketAddr = format!("{host}:5060").parse().expect("an address");
         let media: SocketAddr = format!("{host}:4000").parse().expect("an address");
         let account = Account {
             user: user.to_owned(),
-            domain: proxy.ip().to_string(),
+            domain: in_uri(proxy.ip()),
             display: String::new(),
             password: password.to_owned(),
             proxy,
@@ -40,19 +66,15 @@ impl Phone {
             expires: 300,
         };
         let mut agent = UserAgent::new(account, Clock::now().as_micros());
-        agent.set_answering(Answering {
-            ring_after,
-            answer_after: Some(ring_after + Duration::from_millis(300)),
-            code: 200,
-            hang_up_after: None,
-            media,
-        });
+        let answering = Answering { ring_after, answer_after, code: 200, hang_up_after: None, media };
+        agent.set_answering(answering);
         let (orders, received) = channel();
         let (told, events) = channel();
         let heard = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let mut line = Line {
             agent,
+            answering,
             signalling: open(contact),
             audio: open(media),
             media,
@@ -73,11 +95,27 @@ impl Phone {
     /// # Panics
     /// If it fails.
     pub fn register(&self) {
+        self.begin_registering();
+        self.await_registration(PATIENCE);
+    }
+
+    /// Sends REGISTER, if none is under way, and returns at once.
+    pub fn begin_registering(&self) {
         self.order(Order::Register);
-        self.wait("registration", |event| match event {
+    }
+
+    /// # Panics
+    /// If no REGISTER is accepted within `limit`, or one fails.
+    pub fn await_registration(&self, limit: Duration) {
+        self.wait_within(limit, "registration", |event| match event {
             Event::RegisterFailed { code } => panic!("REGISTER failed with {code}"),
             event => matches!(event, Event::Registered { .. }),
         });
+    }
+
+    /// From now on calls that come in are answered as by other phones; what rings already goes on ringing.
+    pub fn answer_calls(&self) {
+        self.order(Order::AnswerCalls);
     }
 
     pub fn call(&self, target: &str) {
@@ -99,7 +137,12 @@ impl Phone {
     /// # Panics
     /// If none comes within ten seconds; names those that came.
     pub fn wait(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
-        let end = Instant::now() + Duration::from_secs(10);
+        self.wait_within(PATIENCE, what, wanted)
+    }
+
+    /// The same for what may take longer.
+    pub fn wait_within(&self, limit: Duration, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
+        let end = Instant::now() + limit;
         let mut others = Vec::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -132,9 +175,39 @@ impl Drop for Phone {
     }
 }
 
+/// Calls `target`, which must make `callee` ring, and returns when the call is up on both sides.
+pub fn connect(caller: &Phone, callee: &Phone, target: &str) {
+    caller.call(target);
+    callee.wait("incoming call", |event| matches!(event, Event::Incoming { .. }));
+    caller.wait("ringing", |event| matches!(event, Event::Ringing { code: 180, .. }));
+    caller.wait("answer", |event| matches!(event, Event::Answered { .. }));
+    callee.wait("ACK", |event| matches!(event, Event::Confirmed { .. }));
+}
+
+/// Returns when both phones have heard each other for half a second more.
+pub fn hear_each_other(one: &Phone, other: &Phone) {
+    let before = (one.heard(), other.heard());
+    let both = holds_within(Duration::from_secs(5), || one.heard() >= before.0 + 25 && other.heard() >= before.1 + 25);
+    assert!(both, "audio: {} and {} packets before, {} and {} now", before.0, before.1, one.heard(), other.heard());
+}
+
+/// A call that is answered, heard on both sides for half a second, and ended.
+pub fn talk(caller: &Phone, callee: &Phone, target: &str, end: End) {
+    connect(caller, callee, target);
+    hear_each_other(caller, callee);
+    let (last, other) = match end {
+        End::Caller => (caller, callee),
+        End::Callee => (callee, caller),
+    };
+    last.hang_up();
+    last.wait("answer to BYE", |event| matches!(event, Event::Ended { by_us: true, code: 200, .. }));
+    other.wait("BYE", |event| matches!(event, Event::Ended { by_us: false, .. }));
+}
+
 /// What the thread owns.
 struct Line {
     agent: UserAgent,
+    answering: Answering,
     signalling: UdpSocket,
     audio: UdpSocket,
     media: SocketAddr,
@@ -187,6 +260,10 @@ impl Line {
                     self.agent.hang_up(now, call);
                 }
             }
+            Order::AnswerCalls => {
+                self.answering.answer_after = Some(self.answering.ring_after + ANSWER_AFTER);
+                self.agent.set_answering(self.answering);
+            }
         }
     }
 
@@ -228,8 +305,21 @@ impl Line {
     }
 }
 
+/// The address as the host of a URI.
+fn in_uri(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
 fn open(address: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     socket.set_nonblocking(true).expect("a socket can always be asked");
     socket
 }
+
+/// How long a phone rings before it answers.
+const ANSWER_AFTER: Duration = Duration::from_millis(300);
+/// For what takes no time.
+const PATIENCE: Duration = Duration::from_secs(10);

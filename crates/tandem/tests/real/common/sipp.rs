@@ -27,16 +27,8 @@ pub fn callers(folder: &Path, at: &str, proxy: &str, calls: u32, rate: u32, hold
 /// A server that lets each call ring for `ringing`. Runs until it is dropped.
 pub fn callees(folder: &Path, at: &str, ringing: Duration) -> Process {
     let callees = launch(folder, "callee", at, &["-d".to_owned(), ringing.as_millis().to_string()]);
-    assert!(super::holds_within(Duration::from_secs(10), || is_bound(at)), "sipp does not listen at {at}");
+    assert!(super::holds_within(Duration::from_secs(10), || super::is_bound(at)), "sipp does not listen at {at}");
     callees
-}
-
-/// Does anybody in this network listen there? Read from the kernel's table, since trying to bind would be in sipp's way.
-fn is_bound(at: &str) -> bool {
-    let address: std::net::SocketAddrV4 = at.parse().expect("an IPv4 address and a port");
-    let wanted = format!("{:08X}:{:04X}", u32::from(*address.ip()).swap_bytes(), address.port());
-    let table = std::fs::read_to_string("/proc/thread-self/net/udp").expect("Linux shows its sockets");
-    table.lines().any(|line| line.split_whitespace().nth(1) == Some(&wanted))
 }
 
 /// # Panics

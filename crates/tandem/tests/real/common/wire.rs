@@ -139,6 +139,15 @@ impl Taken {
         Some(String::from_utf8_lossy(&line[colon + 1..]).trim().to_owned())
     }
 
+    /// All values with this name, topmost first, as text without white space around them, where each stands in a line of its own.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        let values = self.all(name).filter_map(|line| {
+            let text = String::from_utf8_lossy(line).into_owned();
+            text.split_once(':').map(|(_, value)| value.trim().to_owned())
+        });
+        values.collect()
+    }
+
     /// The status code of a response.
     pub fn code(&self) -> Option<u16> {
         let digits = self.start.strip_prefix(b"SIP/2.0 ")?.get(..3)?;
@@ -321,7 +330,8 @@ impl Call {
             callee: answer.text("to").expect("it was sent"),
             caller_contact: received.uri("contact"),
             callee_contact: answer.uri("contact"),
-            routes: record_routes(&received),
+            // Ours and Kamailio's stand one in a line.
+            routes: received.texts("record-route"),
         };
         phone.send(call.by_caller("ACK", 1, phone.address, ""), unit);
         server.request("ACK");
@@ -363,15 +373,6 @@ impl Call {
         )
         .into_bytes()
     }
-}
-
-/// The Record-Route values, topmost first; ours and Kamailio's stand one in a line.
-fn record_routes(taken: &Taken) -> Vec<String> {
-    let values = taken.all("record-route").filter_map(|line| {
-        let text = String::from_utf8_lossy(line).into_owned();
-        text.split_once(':').map(|(_, value)| value.trim().to_owned())
-    });
-    values.collect()
 }
 
 /// Registers `user` at `server` through the unit: both ends are played by hand. Gives the Contact URI that the server saw.
