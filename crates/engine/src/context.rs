@@ -22,8 +22,8 @@ pub(crate) struct Context {
     pub(crate) first_upstream: Flow,
     pub(crate) server: Server,
     pub(crate) branches: SmallVec<[ClientBranch; 1]>,
-    /// The branch whose final answer went up.
-    pub(crate) answered_by: usize,
+    /// The branch whose final answer went up; `None` while there is none, and if the answer was our own.
+    pub(crate) answered_by: Option<usize>,
     /// RFC 3261 §16.7 step 6: the best final answer so far.
     pub(crate) best: Option<Best>,
     /// What a retransmission of the request is answered with.
@@ -40,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) placement: Option<Box<Placement>>,
     /// The earliest deadline that the wheel knows of.
     pub(crate) armed: Option<Instant>,
+    /// Counted among those that wait for a final answer.
+    pub(crate) awaited: bool,
 }
 
 /// What must be known of the request without its octets.
@@ -126,8 +128,8 @@ pub(crate) enum Cancel {
 pub(crate) struct Best {
     pub(crate) code: u16,
     pub(crate) packet: Packet,
-    /// The branch it came by.
-    pub(crate) branch: usize,
+    /// The branch it came by; `None`: it is our own.
+    pub(crate) branch: Option<usize>,
 }
 
 /// How the request was placed on its backend, for the sake of the next attempt.

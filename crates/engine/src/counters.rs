@@ -79,6 +79,8 @@ impl Counter {
 pub(crate) struct Counters {
     values: [AtomicU64; Counter::ALL.len()],
     faults: [AtomicU64; FAULTS],
+    /// Transactions that have no final answer yet: a level, not a total.
+    unanswered: AtomicU64,
 }
 
 /// Room for every label of [`Fault`]; `Fault::ordinal` is below it.
@@ -86,7 +88,11 @@ const FAULTS: usize = Fault::LABELS.len();
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { values: std::array::from_fn(|_| AtomicU64::new(0)), faults: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            values: std::array::from_fn(|_| AtomicU64::new(0)),
+            faults: std::array::from_fn(|_| AtomicU64::new(0)),
+            unanswered: AtomicU64::new(0),
+        }
     }
 }
 
@@ -102,6 +108,17 @@ impl Counters {
         if let Some(at) = Fault::LABELS.iter().position(|known| *known == label) {
             bump(&self.faults[at]);
         }
+    }
+
+    /// One transaction more waits for its final answer, or one less. As with [`Counters::add`] there is one writer.
+    pub(crate) fn await_answer(&self, waits: bool) {
+        let before = self.unanswered.load(Ordering::Relaxed);
+        let now = if waits { before + 1 } else { before.saturating_sub(1) };
+        self.unanswered.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     pub(crate) fn value(&self, counter: Counter) -> u64 {
@@ -136,5 +153,14 @@ mod tests {
         counters.add(Counter::Loops);
         assert_eq!(counters.value(Counter::Loops), 2);
         assert_eq!(counters.value(Counter::Pings), 0);
+    }
+
+    #[test]
+    fn waiting_goes_up_and_down() {
+        let counters = Counters::default();
+        counters.await_answer(true);
+        counters.await_answer(true);
+        counters.await_answer(false);
+        assert_eq!(counters.unanswered(), 1);
     }
 }

@@ -39,13 +39,16 @@ fn explain_into(shared: &Shared, now: Instant, flow: Flow, bytes: &[u8], steps: 
         Ok(message) => message,
         Err(fault) => return format!("dropped: {fault}"),
     };
-    if let Err(fault) = sip::check(&message, &limits) {
-        return match fault.status() {
-            Some(code) if message.is_request() => format!("answered {code}: {fault}"),
-            _ => format!("dropped: {fault}"),
-        };
-    }
-    let Some(line) = message.request_line() else {
+    let checked = match sip::check(&message, &limits) {
+        Ok(checked) => checked,
+        Err(fault) => {
+            return match fault.status() {
+                Some(code) if message.is_request() => format!("answered {code}: {fault}"),
+                _ => format!("dropped: {fault}"),
+            };
+        }
+    };
+    let (Some(line), Some(&uri)) = (message.request_line(), checked.uri()) else {
         return "a response: it goes where the token in its topmost Via says".into();
     };
     steps.push(format!(
@@ -57,14 +60,11 @@ fn explain_into(shared: &Shared, now: Instant, flow: Flow, bytes: &[u8], steps: 
     let Some((farm, listener)) = running.listener(flow.listener) else {
         return "dropped: no farm listens there".into();
     };
-    let Ok(uri) = sip::uri::parse(line.uri) else {
-        return "answered 400: the request-uri cannot be read".into();
-    };
     let origin = Origin::of(farm, listener, &flow);
     let mut told = Vec::new();
     origin.write(farm, &mut told);
     steps.push(format!("farm {}, sender: {}", farm.settings.name, String::from_utf8_lossy(&told)));
-    let arrival = Arrival { message: &message, flow, farm, listener, origin, uri };
+    let arrival = Arrival { message: &checked, flow, farm, listener, origin, uri };
     let mut decider = Decider { shared, running: &running, now, random: 0, trace: Listening(steps) };
     match decider.decide(&arrival) {
         Decision::Alive => "answered 200: a backend is up".into(),

@@ -8,16 +8,16 @@ use crate::register::{Registration, Writing};
 use crate::running::{FarmView, Running, WrittenAddress};
 use crate::settings::{Registrations, Symmetric};
 use crate::token::{Route, RouteKind, Secrets, TokenText, tag_bits};
+use sip::decimal::{Decimal, ip_text};
 use sip::{Edits, Host, Message, Method, Name, Value, Via};
 use smallvec::SmallVec;
-use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// RFC 3261 §16.6 step 3.
-const MAX_FORWARDS: u8 = 70;
+const MAX_FORWARDS: &[u8] = b"Max-Forwards: 70\r\n";
 /// RFC 5393 §5.3.3.
-const MAX_BREADTH: u32 = 60;
+const MAX_BREADTH: &[u8] = b"Max-Breadth: 60\r\n";
 
 /// What forwarding needs besides the message and the plan.
 pub(crate) struct Forwarding<'a> {
@@ -58,7 +58,8 @@ impl Forwarding<'_> {
             sticky_ttl: sticky_ttl(arrival, plan),
         };
         let registration = if plan.to_backend { Registration::write(arrival, &writing, edits) } else { None };
-        let top = message.first(Name::Via).map_or_else(|| message.headers_end(), |via| via.line.start);
+        // Above all that is there: a box may have written its Record-Route above its Via, and ours belongs above both.
+        let top = message.headers().next().map_or_else(|| message.headers_end(), |first| first.line.start);
         edits.insert_with(top, |text| {
             self.top_lines(arrival, plan, &ours, &new_lines, text);
             let path = arrival.farm.settings.registrations == Registrations::Path;
@@ -100,22 +101,25 @@ impl Forwarding<'_> {
         if makes_dialog(arrival.message.method()) {
             self.record_route(arrival, &plan.parties, ours, text);
         }
-        // Writing into memory cannot fail.
         if new_lines.max_forwards {
-            let _ = write!(text, "Max-Forwards: {MAX_FORWARDS}\r\n");
+            text.extend_from_slice(MAX_FORWARDS);
         }
         if new_lines.max_breadth {
-            let _ = write!(text, "Max-Breadth: {MAX_BREADTH}\r\n");
+            text.extend_from_slice(MAX_BREADTH);
         }
         if plan.to_backend {
             let farm = arrival.farm.settings;
             if let Some(name) = &farm.origin_header {
-                let _ = write!(text, "{name}: ");
+                text.extend_from_slice(name.as_bytes());
+                text.extend_from_slice(b": ");
                 arrival.origin.write(arrival.farm, text);
                 text.extend_from_slice(b"\r\n");
             }
             if let Some(name) = &farm.source_header {
-                let _ = write!(text, "{name}: {}\r\n", arrival.flow.remote.ip());
+                text.extend_from_slice(name.as_bytes());
+                text.extend_from_slice(b": ");
+                text.extend_from_slice(&ip_text(arrival.flow.remote.ip()));
+                text.extend_from_slice(b"\r\n");
             }
         }
     }
@@ -132,10 +136,10 @@ impl Forwarding<'_> {
             backend: parties.backend,
             peer: parties.peer,
             binding: parties.binding,
-            from_tag: tag_bits(message.from().and_then(|from| from.tag())),
+            from_tag: tag_bits(message.from().tag),
             epoch: self.secrets.epoch,
         };
-        let token = self.secrets.seal_route(&route, message.call_id().unwrap_or_default());
+        let token = self.secrets.seal_route(&route, message.call_id());
         write_route(&token, &ours.leaving, text);
         if paired {
             write_route(&token, &ours.arriving, text);
@@ -203,8 +207,9 @@ fn request_uri(message: &Message<'_>, plan: &Plan, edits: &mut Edits) -> Option<
     let line = message.request_line()?;
     let at = message.span_of(line.uri);
     let uri = plan.request_uri.as_deref().unwrap_or(line.uri);
-    let left = message.routes().count() - usize::from(plan.popped.last);
-    let next = message.routes().take(left).nth(plan.popped.first);
+    let left = message.values(Name::Route).count().saturating_sub(usize::from(plan.popped.last));
+    let next = message.values(Name::Route).take(left).nth(plan.popped.first);
+    let next = next.and_then(|route| sip::value::name_addr(route.bytes).ok());
     let strict = next.filter(|route| {
         // Within a dialog the next Route is that of the party it goes to; else a foreign Route towards a backend is carried unread.
         plan.placed.is_none() && route.uri().is_some_and(|uri| uri.param(b"lr").is_none())
@@ -232,10 +237,7 @@ fn max_forwards(message: &Message<'_>, edits: &mut Edits) -> bool {
         return false;
     };
     let hops = hops.saturating_sub(1);
-    edits.replace_with(message.span_of(header.value), |text| {
-        // Writing into memory cannot fail.
-        let _ = write!(text, "{hops}");
-    });
+    edits.replace(message.span_of(header.value), &Decimal::new(u64::from(hops)));
     true
 }
 
@@ -254,9 +256,7 @@ fn drop_routes(message: &Message<'_>, plan: &Plan, moved: Option<usize>, edits: 
 
 /// RFC 3261 §18.2.1 and RFC 3581 §4: what the previous hop's Via gets.
 pub(crate) fn received(arrival: &Arrival<'_>, edits: &mut Edits) {
-    if let Some(via) = arrival.message.top_via() {
-        mark_received(arrival.message, &via, arrival.flow, edits);
-    }
+    mark_received(arrival.message, arrival.message.via(), arrival.flow, edits);
 }
 
 pub(crate) fn mark_received(message: &Message<'_>, via: &Via<'_>, flow: Flow, edits: &mut Edits) {
@@ -283,10 +283,11 @@ pub(crate) fn mark_received(message: &Message<'_>, via: &Via<'_>, flow: Flow, ed
                 text.extend_from_slice(value);
             }
         }
-        // Without brackets, as RFC 5118 §4.5 asks; writing into memory cannot fail.
-        let _ = write!(text, ";received={source}");
+        text.extend_from_slice(b";received=");
+        text.extend_from_slice(&ip_text(source));
         if asked {
-            let _ = write!(text, ";rport={}", flow.remote.port());
+            text.extend_from_slice(b";rport=");
+            text.extend_from_slice(&Decimal::new(u64::from(flow.remote.port())));
         }
     });
 }

@@ -3,7 +3,7 @@
 use crate::id::FarmId;
 use crate::running::FarmView;
 use crate::token::Secrets;
-use sip::{Host, Message, Uri};
+use sip::{Checked, Host, Uri};
 use std::hash::Hasher;
 use std::net::IpAddr;
 
@@ -75,13 +75,20 @@ pub(crate) fn tag_key(secrets: &Secrets, tag: Option<&[u8]>) -> u64 {
 }
 
 /// What stays the same between a request and its repetition with credentials: Call-ID and From tag.
-pub(crate) fn attempt_key(secrets: &Secrets, message: &Message<'_>) -> u64 {
+pub(crate) fn attempt_key(secrets: &Secrets, message: &Checked<'_>) -> u64 {
     let mut hasher = secrets.table_hasher();
-    hasher.write(message.call_id().unwrap_or_default());
+    hasher.write(message.call_id());
     hasher.write_u8(0);
-    let tag = message.from().and_then(|from| from.tag());
-    hasher.write(tag.unwrap_or_default());
+    hasher.write(message.from().tag.unwrap_or_default());
     hasher.finish()
+}
+
+/// Keyed hash of an address; an IPv4 address that is written as IPv6 is itself.
+pub(crate) fn address_key(secrets: &Secrets, address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => text_key(secrets, &address.octets()),
+        IpAddr::V6(address) => text_key(secrets, &address.octets()),
+    }
 }
 
 /// RFC 3261 §19.1.4: an escaped unreserved character equals the character.

@@ -5,8 +5,8 @@ use crate::io::Flow;
 use crate::pool::{BackendState, Pool};
 use crate::settings::{Backend, Farm, Listener, Maintenance, Service, Settings};
 use hashbrown::HashMap as RawMap;
+use sip::decimal::{AddressText, Decimal, socket_text};
 use sip::{Host, Instant, Uri};
-use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +117,12 @@ impl Running {
         cut(self).into_iter().filter(|id| !already.contains(id)).collect()
     }
 
+    /// Backends that left the configuration and still have calls.
+    pub(crate) fn retired(&self) -> impl Iterator<Item = (BackendId, &KnownBackend)> {
+        let retired = self.backends.iter().filter(|(_, known)| known.retired.is_some() && known.state.calls() > 0);
+        retired.map(|(id, known)| (*id, known))
+    }
+
     /// A backend of this or a recent configuration.
     pub(crate) fn backend(&self, id: BackendId) -> Option<&KnownBackend> {
         self.backends.get(&id)
@@ -190,23 +196,22 @@ pub(crate) fn ping_of(farm: &Farm, backend: &Backend) -> crate::settings::Ping {
 }
 
 /// An address of ours as it is written in Via, Record-Route, Path and Contact.
-pub(crate) type WrittenAddress = SmallVec<[u8; 48]>;
+pub(crate) type WrittenAddress = AddressText;
 
 impl FarmView<'_> {
     /// What is written for `listener` in a message that goes out from, or came in at, `local`. Always with a port. What it advertises
     /// is for clients and trunks: backends (`inside`) are on our side of the NAT.
     pub(crate) fn written(&self, listener: &Listener, local: IpAddr, inside: bool) -> WrittenAddress {
-        use std::io::Write;
-        let mut text = WrittenAddress::new();
-        // Writing into memory cannot fail.
-        let _ = match &listener.advertise {
-            Some(advertise) if !inside || !listener.outside => write!(text, "{}:{}", advertise.host, advertise.port),
-            _ if listener.bind.ip().is_unspecified() => {
-                write!(text, "{}", SocketAddr::new(local, listener.bind.port()))
+        match &listener.advertise {
+            Some(advertise) if !inside || !listener.outside => {
+                let mut text = WrittenAddress::from_slice(advertise.host.as_bytes());
+                text.push(b':');
+                text.extend_from_slice(&Decimal::new(u64::from(advertise.port)));
+                text
             }
-            _ => write!(text, "{}", listener.bind),
-        };
-        text
+            _ if listener.bind.ip().is_unspecified() => socket_text(SocketAddr::new(local, listener.bind.port())),
+            _ => socket_text(listener.bind),
+        }
     }
 
     /// The listener that requests to `remote` leave by, on the side asked for.

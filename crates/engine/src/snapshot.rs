@@ -1,7 +1,8 @@
 //! The state of a unit as plain data, for `status`, metrics and tests.
 
 use crate::counters::Counter;
-use crate::running::FarmView;
+use crate::id::BackendId;
+use crate::running::{FarmView, KnownBackend};
 use crate::shared::Shared;
 use sip::Instant;
 use std::sync::atomic::Ordering;
@@ -9,10 +10,14 @@ use std::sync::atomic::Ordering;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
     pub farms: Vec<FarmSnapshot>,
+    /// Backends that left the configuration and still have calls, by their ids; their state is "retired".
+    pub retired: Vec<(BackendId, BackendSnapshot)>,
     /// Name, label ("" for none) and value.
     pub counters: Vec<(&'static str, &'static str, u64)>,
     /// Transactions held by all shards.
     pub transactions: u64,
+    /// Those among them that have no final answer yet.
+    pub unanswered: u64,
     /// Live bindings of all farms.
     pub registrations: u64,
     /// Dialogs remembered.
@@ -37,7 +42,7 @@ pub struct ServiceSnapshot {
 pub struct BackendSnapshot {
     pub name: String,
     pub address: String,
-    /// up, down, drain, cut or full.
+    /// up, down, drain, cut, full or retired.
     pub state: &'static str,
     pub weight: u32,
     pub priority: u32,
@@ -74,8 +79,10 @@ impl Shared {
         counters.extend(met.map(|(label, value)| ("refused", label, value)));
         Snapshot {
             farms: running.farms().map(|farm| farm_of(farm, now)).collect(),
+            retired: running.retired().map(|(id, known)| (id, retired_of(known))).collect(),
             counters,
             transactions: u64::from(self.transactions.load(Ordering::Relaxed)),
+            unanswered: self.counters.iter().map(|shard| shard.unanswered()).sum(),
             registrations: self.directory.bindings(),
             calls: self.directory.dialogs(),
         }
@@ -112,6 +119,21 @@ fn backend_of(farm: FarmView<'_>, index: usize, now: Instant) -> BackendSnapshot
         state: state.state_name(now),
         weight: settings.weight,
         priority: settings.priority,
+        calls: state.calls(),
+        requests: state.requests(),
+        failures: state.failures(),
+        latency_us: state.latency().as_micros() as u64,
+    }
+}
+
+fn retired_of(known: &KnownBackend) -> BackendSnapshot {
+    let state = &known.state;
+    BackendSnapshot {
+        name: known.name.clone(),
+        address: known.address.to_string(),
+        state: "retired",
+        weight: 0,
+        priority: 0,
         calls: state.calls(),
         requests: state.requests(),
         failures: state.failures(),

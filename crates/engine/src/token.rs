@@ -117,6 +117,11 @@ impl Secrets {
         branch_fields(&raw)
     }
 
+    /// Reads a Via's branch parameter without the Call-ID that would prove it: whoever asks must prove it otherwise.
+    pub(crate) fn read_branch_unproven(&self, text: &[u8]) -> Option<Branch> {
+        branch_fields(&decode(text.strip_prefix(BRANCH_PREFIX)?)?)
+    }
+
     /// Writes `route` as the user part of a Record-Route or Path value. For [`RouteKind::Path`] give an empty Call-ID.
     pub fn seal_route(&self, route: &Route, call_id: &[u8]) -> TokenText {
         let path = route.kind == RouteKind::Path;

@@ -369,6 +369,20 @@ fn item_22_the_ack_of_a_refusal_ends_its_retransmission() {
     bench.assert_quiet();
 }
 
+/// RFC 3261 §8.2.7: who refuses without keeping state ignores the ACK. No box may get one out of nothing.
+#[test]
+fn item_22_the_ack_of_a_refusal_of_ours_goes_no_further() {
+    let mut bench = bench(2);
+    for (name, line) in [("breadth", "Max-Breadth: 0"), ("extension", "Proxy-Require: nothingSupportsThis")] {
+        bench.send(Bench::client_address(), invite(name).call_id(name).line(line).build());
+        let refusal = bench.one_to_client();
+        assert!(matches!(refusal.code(), Some(420 | 440)), "{}", refusal.start);
+        let to = refusal.header("To").unwrap_or_default();
+        bench.send(Bench::client_address(), Script::new("ACK").branch(name).call_id(name).to(to).build());
+        bench.assert_quiet();
+    }
+}
+
 #[test]
 fn item_22_other_client_timers_e_and_f() {
     let mut bench = bench(1);

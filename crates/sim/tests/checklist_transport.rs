@@ -66,6 +66,72 @@ fn item_25_received_is_added_and_answers_find_back() {
     assert_eq!((parameter(&via, "received"), target), (Some("10.1.0.1".to_owned()), address("10.1.0.1:6161")));
 }
 
+/// The sent-by that is a name or not the source, `rport`, and a `received` that the sender made up himself.
+#[test]
+fn item_25_received_names_the_source_where_the_sent_by_does_not() {
+    let source = address("10.1.0.1:5060");
+    for (via, received) in [
+        ("10.1.0.1:5060", None),
+        ("10.1.0.1", None),
+        ("10.1.0.1:5060;rport", Some("10.1.0.1")),
+        ("phone.example.com", Some("10.1.0.1")),
+        ("phone.example.com:5060;rport", Some("10.1.0.1")),
+        ("203.0.113.66:5060", Some("10.1.0.1")),
+        ("203.0.113.66;rport", Some("10.1.0.1")),
+        ("203.0.113.66;received=203.0.113.66", Some("10.1.0.1")),
+        ("10.1.0.1:5060;received=203.0.113.66", Some("10.1.0.1")),
+        ("10.1.0.1:5060;received=203.0.113.66;rport=9", Some("10.1.0.1")),
+    ] {
+        let (seen, target) = via_and_return_path(&format!("SIP/2.0/UDP {via};branch=z9hG4bKa"), source);
+        assert_eq!(parameter(&seen, "received").as_deref(), received, "{via} became {seen}");
+        assert_eq!(seen.matches("received").count(), usize::from(received.is_some()), "{via} became {seen}");
+        assert_eq!(
+            parameter(&seen, "rport").as_deref(),
+            via.contains("rport").then_some("5060"),
+            "{via} became {seen}"
+        );
+        assert_eq!(target, source, "{via}");
+    }
+}
+
+/// A named deviation from RFC 3261 §18.2.2: anybody could aim our answers at a third party. They go to the source, and there to
+/// the port of `rport` or sent-by; the parameter itself stays where it is.
+#[test]
+fn item_25_maddr_in_the_topmost_via_is_not_followed() {
+    for (via, source, target) in [
+        ("10.1.0.1:5070;maddr=203.0.113.66", "10.1.0.1:5060", "10.1.0.1:5070"),
+        ("10.1.0.1:5070;maddr=203.0.113.66;rport", "10.1.0.1:6161", "10.1.0.1:6161"),
+        ("phone.example.com;maddr=203.0.113.66", "10.1.0.1:9999", "10.1.0.1:5060"),
+        ("203.0.113.9:5080;maddr=224.2.0.1;ttl=16", "10.1.0.1:9999", "10.1.0.1:5080"),
+        ("203.0.113.66:5080;maddr=203.0.113.66;received=203.0.113.66", "10.1.0.1:9999", "10.1.0.1:5080"),
+    ] {
+        let (seen, reached) = via_and_return_path(&format!("SIP/2.0/UDP {via};branch=z9hG4bKa"), address(source));
+        assert_eq!(reached, address(target), "{via}");
+        let maddr = if via.contains("224.2.0.1") { "224.2.0.1" } else { "203.0.113.66" };
+        assert_eq!(parameter(&seen, "maddr").as_deref(), Some(maddr), "{via} became {seen}");
+    }
+}
+
+#[test]
+fn item_25_our_own_answers_do_not_follow_maddr_either() {
+    let mut bench = bench(1);
+    let (source, back) = (address("10.1.0.1:5060"), address("10.1.0.1:5070"));
+    let via = |branch: &str| format!("SIP/2.0/UDP 10.1.0.1:5070;maddr=203.0.113.66;branch=z9hG4bK{branch}");
+    // Without a transaction.
+    bench.send(source, Script::new("MESSAGE").via(&via("hops")).call_id("hops").max_forwards(Some(0)).build());
+    assert_eq!(Text::read(&bench.one_to(back).bytes).code(), Some(483));
+    bench.send(source, Script::new("CANCEL").via(&via("nothing")).call_id("nothing").build());
+    assert_eq!(Text::read(&bench.one_to(back).bytes).code(), Some(481));
+    // Within one.
+    bench.send(source, invite("call").via(&via("call")).build());
+    bench.one_to_a_box();
+    bench.advance(Duration::from_millis(300));
+    assert_eq!(Text::read(&bench.one_to(back).bytes).code(), Some(100));
+    bench.send(source, Script::new("CANCEL").via(&via("call")).build());
+    assert_eq!(Text::read(&bench.one_to(back).bytes).code(), Some(200));
+    bench.assert_quiet();
+}
+
 #[test]
 fn item_26_octets_after_the_body_are_ignored_and_missing_ones_are_refused() {
     let mut bench = bench(1);

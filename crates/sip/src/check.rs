@@ -5,10 +5,12 @@
 
 use std::fmt;
 
+use crate::checked::{Checked, Peer};
 use crate::grammar::{has_empty_item, has_empty_parameter, is_token, number};
 use crate::header::Name;
 use crate::message::{DeclaredLength, Limits, Message};
-use crate::value::{cseq, name_addr, via};
+use crate::uri::Uri;
+use crate::value::{CSeq, NameAddr, Via, cseq, name_addr, via};
 
 /// A violated rule.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -203,20 +205,28 @@ impl std::error::Error for Fault {}
 ///
 /// # Errors
 /// The first fault in a fixed order: lines, start line, header names, presence, length, and then header by header.
-pub fn check(message: &Message<'_>, limits: &Limits) -> Result<(), Fault> {
+pub fn check<'m>(message: &'m Message<'m>, limits: &Limits) -> Result<Checked<'m>, Fault> {
     lines(message, limits)?;
-    start_line(message)?;
+    let uri = start_line(message)?;
     header_names(message)?;
     presence(message)?;
     content_length(message)?;
-    sequence(message)?;
-    vias(message)?;
-    address(message, Name::From, Fault::From)?;
-    address(message, Name::To, Fault::To)?;
-    call_id(message)?;
+    let cseq = sequence(message)?;
+    let via = top_via(message)?;
+    let checked = Checked {
+        message,
+        uri,
+        via,
+        branch: via.branch(),
+        from: peer(message, Name::From, Fault::From)?,
+        to: peer(message, Name::To, Fault::To)?,
+        call_id: call_id(message)?,
+        cseq,
+    };
     max_forwards(message)?;
     addresses(message, Name::Contact, Fault::Contact)?;
-    addresses(message, Name::Route, Fault::Route)
+    addresses(message, Name::Route, Fault::Route)?;
+    Ok(checked)
 }
 
 fn lines(message: &Message<'_>, limits: &Limits) -> Result<(), Fault> {
@@ -232,7 +242,7 @@ fn lines(message: &Message<'_>, limits: &Limits) -> Result<(), Fault> {
     Ok(())
 }
 
-fn start_line(message: &Message<'_>) -> Result<(), Fault> {
+fn start_line<'m>(message: &Message<'m>) -> Result<Option<Uri<'m>>, Fault> {
     let version = match (message.request_line(), message.status_line()) {
         (Some(line), _) => line.version,
         (None, Some(line)) => line.version,
@@ -243,13 +253,13 @@ fn start_line(message: &Message<'_>) -> Result<(), Fault> {
         return Err(Fault::Version);
     }
     let Some(line) = message.request_line() else {
-        return Ok(());
+        return Ok(None);
     };
     if !is_token(line.method.as_bytes()) {
         return Err(Fault::RequestLine);
     }
     let uri = crate::uri::parse(line.uri).map_err(|_| Fault::RequestUri)?;
-    if uri.headers.is_empty() { Ok(()) } else { Err(Fault::RequestUri) }
+    if uri.headers.is_empty() { Ok(Some(uri)) } else { Err(Fault::RequestUri) }
 }
 
 /// The names that we know are tokens by being known.
@@ -288,32 +298,31 @@ fn content_length(message: &Message<'_>) -> Result<(), Fault> {
     }
 }
 
-fn sequence(message: &Message<'_>) -> Result<(), Fault> {
+fn sequence<'m>(message: &Message<'m>) -> Result<CSeq<'m>, Fault> {
     let header = message.first(Name::CSeq).ok_or(Fault::Missing(Name::CSeq))?;
     let cseq = cseq(header.value)?;
     match message.request_line() {
         Some(line) if line.method != cseq.method => Err(Fault::CSeqMethod),
-        _ => Ok(()),
+        _ => Ok(cseq),
     }
 }
 
 /// Only the topmost Via is read by a proxy; those below it pass as they are.
-fn vias(message: &Message<'_>) -> Result<(), Fault> {
+fn top_via<'m>(message: &Message<'m>) -> Result<Via<'m>, Fault> {
     let line = message.first(Name::Via).ok_or(Fault::Missing(Name::Via))?;
     if has_empty_item(line.value) {
         return Err(Fault::EmptyValue(Name::Via));
     }
     let top = line.values().next().ok_or(Fault::EmptyValue(Name::Via))?;
-    if via(&top)?.version != b"2.0" {
-        return Err(Fault::Via);
-    }
+    let via = via(&top)?;
     // A proxy appends parameters here.
-    if has_empty_parameter(top.bytes) { Err(Fault::Via) } else { Ok(()) }
+    if via.version != b"2.0" || has_empty_parameter(top.bytes) { Err(Fault::Via) } else { Ok(via) }
 }
 
-fn address(message: &Message<'_>, name: Name, fault: Fault) -> Result<(), Fault> {
+fn peer<'m>(message: &Message<'m>, name: Name, fault: Fault) -> Result<Peer<'m>, Fault> {
     let header = message.first(name).ok_or(Fault::Missing(name))?;
-    readable_address(header.value, name, fault)
+    let (address, uri) = readable_address(header.value, name, fault)?;
+    Ok(Peer { address, uri, tag: address.tag() })
 }
 
 fn addresses(message: &Message<'_>, name: Name, fault: Fault) -> Result<(), Fault> {
@@ -330,17 +339,17 @@ fn addresses(message: &Message<'_>, name: Name, fault: Fault) -> Result<(), Faul
     Ok(())
 }
 
-fn readable_address(bytes: &[u8], name: Name, fault: Fault) -> Result<(), Fault> {
+fn readable_address(bytes: &[u8], name: Name, fault: Fault) -> Result<(NameAddr<'_>, Uri<'_>), Fault> {
     let address = name_addr(bytes).map_err(|found| match found {
         Fault::Quote(_) => Fault::Quote(name),
         _ => fault,
     })?;
-    if address.uri().is_some() { Ok(()) } else { Err(fault) }
+    Ok((address, address.uri().ok_or(fault)?))
 }
 
-fn call_id(message: &Message<'_>) -> Result<(), Fault> {
-    let regular = |value: &[u8]| value.iter().all(|octet| *octet > b' ' && *octet != 0x7f);
-    if message.call_id().is_some_and(regular) { Ok(()) } else { Err(Fault::CallId) }
+fn call_id<'m>(message: &Message<'m>) -> Result<&'m [u8], Fault> {
+    let regular = |value: &&[u8]| value.iter().all(|octet| *octet > b' ' && *octet != 0x7f);
+    message.call_id().filter(regular).ok_or(Fault::CallId)
 }
 
 fn max_forwards(message: &Message<'_>) -> Result<(), Fault> {
@@ -367,7 +376,7 @@ mod tests {
 
     fn verdict(text: &[u8]) -> Result<(), Fault> {
         let limits = Limits::default();
-        check(&parse(text, &limits)?, &limits)
+        check(&parse(text, &limits)?, &limits).map(|_| ())
     }
 
     /// The request above with the line that begins with the same word replaced, or the line added.
@@ -474,12 +483,12 @@ mod tests {
         let few = Limits { message_bytes: 65_535, headers: 7 };
         for (limits, fault) in [(small, Fault::TooLarge), (few, Fault::TooManyHeaders)] {
             let message = parse(&text, &limits).expect("it has a shape");
-            assert_eq!(check(&message, &limits), Err(fault));
+            assert_eq!(check(&message, &limits).err(), Some(fault));
             assert_eq!(fault.status(), Some(513));
         }
         let exact = Limits { message_bytes: text.len(), headers: 8 };
         let message = parse(&text, &exact).expect("it has a shape");
-        assert_eq!(check(&message, &exact), Ok(()));
+        assert_eq!(check(&message, &exact).err(), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Every cut goes through `get`, so that an offset past the end yields nothing instead of a panic.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use memchr::{memchr2, memchr3, memmem};
 
@@ -221,14 +221,44 @@ pub(crate) fn port(bytes: &[u8]) -> Option<u16> {
 pub(crate) fn ip(bytes: &[u8]) -> Option<IpAddr> {
     match bytes {
         [b'[', inner @ .., b']'] => ipv6(inner).map(IpAddr::V6),
-        _ => std::str::from_utf8(bytes).ok()?.parse().ok(),
+        _ => match ipv4(bytes) {
+            Some(address) => Some(IpAddr::V4(address)),
+            None => ipv6_reference(bytes).map(IpAddr::V6),
+        },
     }
+}
+
+/// Four numbers below 256 with dots between them, without leading zeros, which some read as octal (as std does).
+fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0_u8; 4];
+    let mut rest = bytes;
+    for (place, octet) in octets.iter_mut().enumerate() {
+        if place > 0 {
+            rest = rest.strip_prefix(b".")?;
+        }
+        let mut value: u16 = 0;
+        let mut digits = 0;
+        while let Some((digit, after)) = rest.split_first().filter(|(digit, _)| digit.is_ascii_digit()) {
+            value = value * 10 + u16::from(digit - b'0');
+            digits += 1;
+            if digits > 3 || (digits > 1 && value < 10) {
+                return None;
+            }
+            rest = after;
+        }
+        *octet = u8::try_from(value).ok().filter(|_| digits > 0)?;
+    }
+    rest.is_empty().then(|| Ipv4Addr::from(octets))
+}
+
+fn ipv6_reference(bytes: &[u8]) -> Option<Ipv6Addr> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 /// An IPv6 address without brackets. Three colons in a row, which the grammar of RFC 3261 made some write, count as two
 /// (RFC 5118 §4.10).
 pub(crate) fn ipv6(bytes: &[u8]) -> Option<Ipv6Addr> {
-    if let Ok(address) = std::str::from_utf8(bytes).ok()?.parse() {
+    if let Some(address) = ipv6_reference(bytes) {
         return Some(address);
     }
     let position = memmem::find(bytes, b":::")?;
@@ -280,6 +310,14 @@ mod tests {
         assert_eq!(ip(b"[192.0.2.1]"), None);
         assert_eq!(ip(b"[]"), None);
         assert_eq!(ip(b"\xff"), None);
+    }
+
+    #[test]
+    fn ipv4_addresses_are_read_as_std_reads_them() {
+        let texts = ["0.0.0.0", "192.0.2.1", "255.255.255.255", "256.1.1.1", "01.2.3.4", "1.2.3", "1.2.3.4.", ".1.2.3.4"];
+        for text in texts.into_iter().chain(["1..2.3", "1.2.3.4a", "00.0.0.0", "1.2.3.1000", "", "a", "::1", "1.2.3.04"]) {
+            assert_eq!(ip(text.as_bytes()), text.parse().ok(), "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@
 
 pub mod build;
 pub mod check;
+mod checked;
+pub mod decimal;
 pub mod digest;
 pub mod edit;
 pub mod frame;
@@ -26,6 +28,7 @@ pub mod uri;
 pub mod value;
 
 pub use check::{Fault, check};
+pub use checked::{Checked, Peer};
 pub use edit::Edits;
 pub use header::Name;
 pub use message::{Header, Limits, Message, Method, RequestLine, Span, StatusLine, Value, parse};

@@ -74,7 +74,7 @@ pub fn parse(bytes: &[u8]) -> Result<Uri<'_>, UriFault> {
     let colon = memchr(b':', bytes).ok_or(UriFault::Scheme)?;
     let (name, rest) = around(bytes, colon);
     let scheme = scheme(name).ok_or(UriFault::Scheme)?;
-    if !bytes.iter().all(|octet| is_uri_octet(*octet)) {
+    if !are_uri_octets(bytes) {
         return Err(UriFault::Octet);
     }
     if rest.is_empty() {
@@ -218,9 +218,15 @@ fn scheme(name: &[u8]) -> Option<Scheme<'_>> {
     Some(found.map_or(Scheme::Other(name), |(_, scheme)| scheme))
 }
 
+/// All of them may stand in a URI. Looks at every octet rather than stopping at the first bad one: without a branch the compiler
+/// takes sixteen at a time.
+pub(crate) fn are_uri_octets(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |fine, octet| fine & is_uri_octet(*octet))
+}
+
 /// What may stand in a URI of a message. Octets above 127 are let pass: they break a rule, but confuse nobody about where the URI ends.
 const fn is_uri_octet(octet: u8) -> bool {
-    octet > b' ' && !matches!(octet, b'<' | b'>' | b'"' | 0x7f)
+    (octet > b' ') & (octet != b'<') & (octet != b'>') & (octet != b'"') & (octet != 0x7f)
 }
 
 /// Letters, digits, dots and hyphens; and underscores, which are no part of host names but of many private ones.

@@ -6,7 +6,7 @@ use crate::directory::DialogKey;
 use crate::identity::{tag_key, text_key};
 use crate::io::Flow;
 use crate::token::{Route, RouteKind, tag_bits};
-use sip::{Message, Method};
+use sip::{Checked, Method};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -126,15 +126,14 @@ impl<T: Trace> Decider<'_, T> {
     }
 
     /// The dialog that an in-dialog request belongs to, as the request that made it saw it.
-    fn note_of(&self, message: &Message<'_>, route: &Route) -> DialogNote {
+    fn note_of(&self, message: &Checked<'_>, route: &Route) -> DialogNote {
         let secrets = &self.shared.secrets;
-        let from = message.from().and_then(|from| from.tag());
-        let to = message.to().and_then(|to| to.tag());
+        let (from, to) = (message.from().tag, message.to().tag);
         let by_creator = tag_bits(from) == route.from_tag;
         let (creator, other) = if by_creator { (from, to) } else { (to, from) };
         DialogNote {
             key: DialogKey {
-                call: text_key(secrets, message.call_id().unwrap_or_default()),
+                call: text_key(secrets, message.call_id()),
                 backend: route.backend,
                 from_peer: route.from_peer,
                 from_tag: tag_key(secrets, creator),
@@ -146,18 +145,17 @@ impl<T: Trace> Decider<'_, T> {
     }
 
     /// The dialog that a request without a To tag may make.
-    pub(super) fn new_dialog(&self, message: &Message<'_>, parties: &Parties) -> Option<DialogNote> {
+    pub(super) fn new_dialog(&self, message: &Checked<'_>, parties: &Parties) -> Option<DialogNote> {
         if message.method() != Method::Invite {
             return None;
         }
         let secrets = &self.shared.secrets;
-        let tag = message.from().and_then(|from| from.tag());
         Some(DialogNote {
             key: DialogKey {
-                call: text_key(secrets, message.call_id().unwrap_or_default()),
+                call: text_key(secrets, message.call_id()),
                 backend: parties.backend,
                 from_peer: parties.from_peer,
-                from_tag: tag_key(secrets, tag),
+                from_tag: tag_key(secrets, message.from().tag),
             },
             to_tag: None,
             peer: parties.peer,
@@ -203,8 +201,8 @@ impl<T: Trace> Decider<'_, T> {
 
 /// Direction by tags, never by address. Sixteen bits of both tags are alike once in 65,536 dialogs: then alone the sender counts.
 fn sender_is_peer(arrival: &Arrival<'_>, route: &Route) -> bool {
-    let from = tag_bits(arrival.message.from().and_then(|from| from.tag()));
-    let to = tag_bits(arrival.message.to().and_then(|to| to.tag()));
+    let from = tag_bits(arrival.message.from().tag);
+    let to = tag_bits(arrival.message.to().tag);
     if from == to {
         return !arrival.origin.is_backend();
     }
@@ -212,7 +210,7 @@ fn sender_is_peer(arrival: &Arrival<'_>, route: &Route) -> bool {
 }
 
 /// What a backend gets when it asks for a phone that is no longer there. A 404 to OPTIONS would count as alive.
-pub(super) fn gone(message: &Message<'_>) -> Refusal {
+pub(super) fn gone(message: &Checked<'_>) -> Refusal {
     match message.method() {
         Method::Options => Refusal::Silence,
         _ => Refusal::Status(480),

@@ -3,7 +3,7 @@
 use super::rule::addressed;
 use super::{Arrival, Decider, Parties, Placed, Plan, Refusal, Routes, Trace};
 use crate::id::BackendId;
-use crate::identity::{Aor, attempt_key, text_key};
+use crate::identity::{Aor, address_key, attempt_key, text_key};
 use crate::origin::Origin;
 use crate::pool::{Ask, CallTicket};
 use crate::settings::{Fallback, Persistence, Service};
@@ -91,20 +91,17 @@ impl<T: Trace> Decider<'_, T> {
     fn keys(&self, arrival: &Arrival<'_>) -> Keys {
         let secrets = &self.shared.secrets;
         let message = arrival.message;
-        let value = match message.method() {
+        let sender = match message.method() {
             Method::Register => message.to(),
             _ => message.from(),
         };
-        let uri = value.and_then(|value| value.uri());
-        let user = uri
-            .as_ref()
-            .and_then(|uri| Aor::of(uri, arrival.farm, arrival.flow.local))
+        let user = Aor::of(&sender.uri, arrival.farm, arrival.flow.local)
             .filter(|aor| !aor.is_anonymous() && arrival.origin == Origin::Client)
             .map(|aor| aor.key(secrets, arrival.farm.settings.id));
         Keys {
             attempt: attempt_key(secrets, message),
-            call: text_key(secrets, message.call_id().unwrap_or_default()),
-            source: text_key(secrets, arrival.flow.remote.ip().to_string().as_bytes()),
+            call: text_key(secrets, message.call_id()),
+            source: address_key(secrets, arrival.flow.remote.ip()),
             user,
         }
     }
@@ -360,9 +357,9 @@ impl<T: Trace> Decider<'_, T> {
         if !makes_dialog || arrival.origin != Origin::Client {
             return 0;
         }
-        let uri = arrival.message.from().and_then(|from| from.uri());
-        let aor = uri.as_ref().and_then(|uri| Aor::of(uri, arrival.farm, arrival.flow.local));
-        let Some(aor) = aor else { return 0 };
+        let Some(aor) = Aor::of(&arrival.message.from().uri, arrival.farm, arrival.flow.local) else {
+            return 0;
+        };
         let key = aor.key(&self.shared.secrets, arrival.farm.settings.id);
         self.shared
             .directory

@@ -24,14 +24,14 @@ use crate::shared::Shared;
 pub(crate) use inward::registered_aor;
 pub(crate) use routes::Popped;
 use routes::Routes;
-use sip::{Instant, Message, Method, Scheme, Uri};
+use sip::{Checked, Instant, Method, Scheme, Uri};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// A request as it arrived, and what is known of its sender.
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival<'m> {
-    pub(crate) message: &'m Message<'m>,
+    pub(crate) message: &'m Checked<'m>,
     pub(crate) flow: Flow,
     pub(crate) farm: FarmView<'m>,
     pub(crate) listener: &'m Listener,
@@ -157,7 +157,7 @@ impl<T: Trace> Decider<'_, T> {
             && matches!(arrival.uri.scheme, Scheme::Sip | Scheme::Sips)
             && arrival.uri.user.is_none()
             && arrival.farm.is_ours(&arrival.uri, arrival.flow.local)
-            && arrival.message.to().and_then(|to| to.tag()).is_none()
+            && arrival.message.to().tag.is_none()
     }
 
     fn alive(&self, arrival: &Arrival<'_>) -> Decision {

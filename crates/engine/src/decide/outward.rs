@@ -23,6 +23,9 @@ impl<T: Trace> Decider<'_, T> {
             return Ok(plan);
         }
         let Some(remote) = self.egress(arrival) else {
+            if let Some(plan) = self.towards_lost_binding(arrival, routes)? {
+                return Ok(plan);
+            }
             self.trace.note(|| "no binding and no egress".into());
             return Err(match arrival.message.method() {
                 Method::Options => Refusal::Silence,
@@ -54,24 +57,44 @@ impl<T: Trace> Decider<'_, T> {
 
     /// A user bound at another box: that box, or the phone itself while that box is out.
     fn towards_bound_user(&mut self, arrival: &Arrival<'_>, routes: &Routes<'_>) -> Result<Option<Plan>, Refusal> {
-        let Some(aor) = Aor::of(&arrival.uri, arrival.farm, arrival.flow.local) else {
-            return Ok(None);
-        };
-        let key = aor.key(&self.shared.secrets, arrival.farm.settings.id);
         let sender = arrival.origin.backend_id(arrival.farm);
-        let bound: Option<SmallVec<[Binding; 2]>> = self.shared.directory.with_person(key, |person| {
-            person.all_live(self.now).filter(|binding| binding.backend != sender).cloned().collect()
-        });
-        let Some(bound) = bound.filter(|bound| !bound.is_empty()) else {
-            return Ok(None);
-        };
+        let bound = self.bindings_of_called(arrival, |binding| binding.backend != sender);
         for binding in &bound {
             if let Some(plan) = self.towards_box(arrival, routes, binding.backend)? {
                 return Ok(Some(plan));
             }
         }
+        let Some(newest) = bound.first() else {
+            return Ok(None);
+        };
         self.trace.note(|| "the user's box is out: straight to the phone".into());
-        self.towards_binding(arrival, routes, &bound[0]).map(Some)
+        self.towards_binding(arrival, routes, newest).map(Some)
+    }
+
+    /// The box that asks for this user is the one that registered him: it has lost its bindings in a restart, and until he registers
+    /// again the directory is all there is.
+    fn towards_lost_binding(&mut self, arrival: &Arrival<'_>, routes: &Routes<'_>) -> Result<Option<Plan>, Refusal> {
+        if matches!(arrival.message.method(), Method::Register | Method::Options) {
+            return Ok(None);
+        }
+        let bound = self.bindings_of_called(arrival, |_| true);
+        let Some(newest) = bound.first() else {
+            return Ok(None);
+        };
+        self.trace.note(|| "the user's own box has lost him: straight to the phone".into());
+        self.towards_binding(arrival, routes, newest).map(Some)
+    }
+
+    /// The called user's bindings that count, the newest first.
+    fn bindings_of_called(&self, arrival: &Arrival<'_>, counts: impl Fn(&Binding) -> bool) -> SmallVec<[Binding; 2]> {
+        let Some(aor) = Aor::of(&arrival.uri, arrival.farm, arrival.flow.local) else {
+            return SmallVec::new();
+        };
+        let key = aor.key(&self.shared.secrets, arrival.farm.settings.id);
+        self.shared
+            .directory
+            .with_person(key, |person| person.all_live(self.now).filter(|binding| counts(binding)).cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Passes a call on from one box to another.

@@ -30,7 +30,7 @@ impl<'m> Routes<'m> {
         let message = arrival.message;
         let mut routes = Self { token: None, token_text: b"", popped: Popped::default(), request_uri: None };
         routes.repair_strict(secrets, arrival)?;
-        let call_id = message.call_id().unwrap_or_default();
+        let call_id = message.call_id();
         for value in message.routes() {
             let Some(uri) = value.uri() else { break };
             let user = uri.user.unwrap_or_default();
@@ -64,7 +64,7 @@ impl<'m> Routes<'m> {
         if !looks_like_token(user) {
             return Ok(());
         }
-        let call_id = arrival.message.call_id().unwrap_or_default();
+        let call_id = arrival.message.call_id();
         let route = secrets.read_route(user, call_id).ok_or(Refusal::Forged)?;
         self.token = Some(believed(route, arrival)?);
         self.token_text = user;
@@ -77,9 +77,8 @@ impl<'m> Routes<'m> {
 
 /// Dialog tokens count with a To tag only, Path tokens from backends only: otherwise anybody who saw one could send by it.
 fn believed(route: Route, arrival: &Arrival<'_>) -> Result<Route, Refusal> {
-    let to_tag = arrival.message.to().and_then(|to| to.tag());
     let valid = match route.kind {
-        RouteKind::Dialog => to_tag.is_some(),
+        RouteKind::Dialog => arrival.message.to().tag.is_some(),
         RouteKind::Path => arrival.origin.is_backend(),
     };
     valid.then_some(route).ok_or(Refusal::Forged)

@@ -30,20 +30,17 @@ impl Rule {
         (self.trunk.is_empty() || trunk.is_some_and(|name| self.trunk.contains(name)))
             && (self.source.is_empty() || self.source.iter().any(|net| net.contains(&source)))
             && self.from_user.as_ref().is_none_or(|pattern| {
-                let from = arrival.message.from().and_then(|from| from.uri());
-                pattern.is_match(from.and_then(|uri| uri.user).unwrap_or_default())
+                pattern.is_match(arrival.message.from().uri.user.unwrap_or_default())
             })
     }
 }
 
 /// The URI that says who is meant: of To for REGISTER, else the Request-URI.
 pub(super) fn addressed<'m>(arrival: &Arrival<'m>) -> Uri<'m> {
-    if arrival.message.method() == Method::Register
-        && let Some(uri) = arrival.message.to().and_then(|to| to.uri())
-    {
-        return uri;
+    match arrival.message.method() {
+        Method::Register => arrival.message.to().uri,
+        _ => arrival.uri,
     }
-    arrival.uri
 }
 
 fn matches_domain(domains: &[String], target: &Uri<'_>) -> bool {

@@ -105,7 +105,7 @@ impl Core {
             self.count(Counter::UnsafeDestination);
             return;
         }
-        let tag = self.own_tag(message);
+        let tag = self.own_tag(message.call_id().unwrap_or_default(), via.branch());
         let mut written = std::mem::take(&mut self.scratch);
         written.clear();
         sip::build::response(message, answer.code, None, Some(&tag), answer.lines, &mut written);
@@ -127,7 +127,7 @@ impl Core {
     ) -> Option<Packet> {
         let sent = context.branches.first()?.sent.clone();
         let message = sip::parse(&sent, &super::receive::message_limits(running)).ok()?;
-        let tag = self.own_tag(&message);
+        let tag = self.own_tag(message.call_id()?, message.top_via()?.branch());
         let mut written = std::mem::take(&mut self.scratch);
         written.clear();
         let tag = (answer.code != 100).then_some(&tag[..]);
@@ -138,10 +138,10 @@ impl Core {
     }
 
     /// RFC 3261 §8.2.6.2, one tag for every retransmission: derived, not drawn.
-    fn own_tag(&self, message: &Message<'_>) -> [u8; 16] {
+    pub(super) fn own_tag(&self, call_id: &[u8], branch: Option<&[u8]>) -> [u8; 16] {
         let mut hasher = self.shared.secrets.table_hasher();
-        hasher.write(message.call_id().unwrap_or_default());
-        hasher.write(message.top_via().and_then(|via| via.branch()).unwrap_or_default());
+        hasher.write(call_id);
+        hasher.write(branch.unwrap_or_default());
         let hash = hasher.finish();
         std::array::from_fn(|at| b"0123456789abcdef"[(hash >> (60 - 4 * at)) as usize & 15])
     }

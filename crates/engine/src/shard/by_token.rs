@@ -10,21 +10,19 @@ use crate::register;
 use crate::running::Running;
 use crate::table::{Id, Tombstone};
 use crate::token::Branch;
-use sip::{Instant, Message, Method};
+use sip::{Checked, Instant, Method};
 use std::hash::Hasher;
 
 impl Core {
     /// The branch is a function of the one received, so that a retransmission leaves as the first one did.
     pub(super) fn forward_stateless(&mut self, running: &Running, arrival: &Arrival<'_>, plan: &Plan, loop_hash: u32) {
-        let Some(via) = arrival.message.top_via() else {
-            return;
-        };
-        let upstream = forward::upstream(arrival.farm, arrival.flow, &via);
+        let via = arrival.message.via();
+        let upstream = forward::upstream(arrival.farm, arrival.flow, via);
         let mut hasher = self.shared.secrets.table_hasher();
         hasher.write(via.raw);
         hasher.write(arrival.message.request_line().map_or(b"", |line| line.uri));
-        hasher.write(arrival.message.call_id().unwrap_or_default());
-        hasher.write_u32(arrival.message.cseq().map_or(0, |cseq| cseq.number));
+        hasher.write(arrival.message.call_id());
+        hasher.write_u32(arrival.message.cseq().number);
         let hash = hasher.finish();
         let branch = Branch {
             stateless: true,
@@ -71,7 +69,7 @@ impl Core {
     }
 
     /// A response whose way back stands in our Via.
-    pub(super) fn forward_by_token(&mut self, now: Instant, message: &Message<'_>, branch: &Branch) {
+    pub(super) fn forward_by_token(&mut self, now: Instant, message: &Checked<'_>, branch: &Branch) {
         if !super::answer::is_safe(branch.upstream.remote) {
             self.count(Counter::UnsafeDestination);
             return;

@@ -7,7 +7,7 @@ use crate::decide::Arrival;
 use crate::io::Packet;
 use crate::running::Running;
 use sip::transaction::{KeyClass, Link, OtherClient};
-use sip::{Instant, Message, Name};
+use sip::{Checked, Instant, Name};
 use std::time::Duration;
 
 /// RFC 3261 §9.1: 64 × T1 without a final answer after a CANCEL counts as 487.
@@ -27,22 +27,34 @@ impl Core {
             // The call was answered already: the CANCEL came too late to mean anything (§9.2).
             return;
         };
-        if context.kind.invite && !context.server_is_done() {
-            context.cancelled = true;
-            context.failover_at = None;
-            context.placement = None;
-            // RFC 3326 §2: the reason is for the callee.
-            let mut reasons = Vec::new();
-            for header in arrival.message.all(Name::Reason) {
-                if let Some(line) = arrival.message.bytes().get(header.line.range()) {
-                    reasons.extend_from_slice(line);
-                }
-            }
-            for at in 0..context.branches.len() {
-                self.cancel_branch(running, now, &mut context, at, &reasons);
+        // RFC 3326 §2: the reason is for the callee.
+        let mut reasons = Vec::new();
+        for header in arrival.message.all(Name::Reason) {
+            if let Some(line) = arrival.message.bytes().get(header.line.range()) {
+                reasons.extend_from_slice(line);
             }
         }
+        self.cancel_all(running, now, &mut context, &reasons);
         self.settle(now, id, context);
+    }
+
+    /// The box that sent this INVITE is down: nobody is left to take its answer, and what rings for it rings in vain, perhaps beside a
+    /// second call of the same caller that another box sends.
+    pub(super) fn cancel_orphan(&mut self, running: &Running, now: Instant, context: &mut Context) {
+        let reason = b"Reason: SIP;cause=503;text=\"The calling server is down\"\r\n";
+        self.cancel_all(running, now, context, reason);
+    }
+
+    fn cancel_all(&mut self, running: &Running, now: Instant, context: &mut Context, reasons: &[u8]) {
+        if !context.kind.invite || context.server_is_done() {
+            return;
+        }
+        context.cancelled = true;
+        context.failover_at = None;
+        context.placement = None;
+        for at in 0..context.branches.len() {
+            self.cancel_branch(running, now, context, at, reasons);
+        }
     }
 
     /// Cancels every branch but one.
@@ -102,7 +114,7 @@ impl Core {
     }
 
     /// The answer to a CANCEL of ours ends its retransmission; what counts is the INVITE's own answer.
-    pub(super) fn cancel_answered(&mut self, now: Instant, context: &mut Context, at: usize, message: &Message<'_>) {
+    pub(super) fn cancel_answered(&mut self, now: Instant, context: &mut Context, at: usize, message: &Checked<'_>) {
         let code = message.status_line().map_or(200, |line| line.code);
         if let Cancel::Sent { client, .. } = &mut context.branches[at].cancel {
             *client = client.on_response(now, code, &TIMING).0;

@@ -132,15 +132,15 @@ impl Core {
     ) -> Option<(Plan, Packet, Option<Registration>)> {
         let limits = super::receive::message_limits(running);
         let message = sip::parse(&placement.request, &limits).ok()?;
+        let checked = sip::check(&message, &limits).ok()?;
         let (farm, listener) = running.listener(placement.arrived.listener)?;
-        let line = message.request_line()?;
         let arrival = Arrival {
-            message: &message,
+            message: &checked,
             flow: placement.arrived,
             farm,
             listener,
             origin: Origin::of(farm, listener, &placement.arrived),
-            uri: sip::uri::parse(line.uri).ok()?,
+            uri: *checked.uri()?,
         };
         let random = self.next_random();
         let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };

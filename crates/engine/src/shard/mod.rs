@@ -183,6 +183,11 @@ impl Core {
 
     /// Puts a context that was taken out back, or what is left of it: nothing, or a tombstone.
     fn settle(&mut self, now: Instant, id: Id, mut context: Box<Context>) {
+        let awaited = !context.server_is_done();
+        if awaited != context.awaited {
+            context.awaited = awaited;
+            self.counters.await_answer(awaited);
+        }
         if context.is_over() {
             self.remove(id);
             return;
@@ -195,6 +200,7 @@ impl Core {
             }
             return;
         }
+        debug_assert!(context.deadline().is_some(), "nothing would ever end {context:?}");
         if let Some(deadline) = context.deadline() {
             let late = context.armed.is_none_or(|armed| armed > deadline || armed <= now);
             if late {
@@ -228,14 +234,16 @@ fn epitaph(context: &Context) -> Option<Tombstone> {
     if pending {
         return None;
     }
-    let backend = match &context.branches.get(context.answered_by)?.hop {
+    // An answer of our own is kept whole: nobody else could repeat it.
+    let answered_by = context.answered_by?;
+    let backend = match &context.branches.get(answered_by)?.hop {
         Hop::Backend(state) => state.id(),
         Hop::Peer => crate::id::BackendId(0),
     };
     Some(Tombstone {
         until,
         backend,
-        attempt: context.answered_by as u8,
+        attempt: answered_by as u8,
         invite: context.kind.invite,
         first_upstream: context.first_upstream,
         moved_to: (context.upstream != context.first_upstream).then(|| Box::new(context.upstream)),

@@ -7,7 +7,7 @@ use crate::pool::{BackendState, PingFailure};
 use crate::running::{Running, ping_of};
 use crate::settings::Ping;
 use crate::token::Branch;
-use sip::{Instant, Message};
+use sip::{Checked, Instant};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,7 +166,7 @@ impl Core {
     }
 
     /// An answer to a ping.
-    pub(super) fn pong(&mut self, now: Instant, branch: &Branch, message: &Message<'_>) {
+    pub(super) fn pong(&mut self, now: Instant, branch: &Branch, message: &Checked<'_>) {
         let code = message.status_line().map_or(0, |line| line.code);
         if code < 200 {
             return;

@@ -50,26 +50,28 @@ impl Core {
         silent
     }
 
-    /// The kernel returned a datagram of ours. Anybody can forge an ICMP error, so it counts only if what it quotes holds a branch
-    /// that verifies and that is still waiting.
+    /// The kernel returned a datagram of ours. Anybody can forge an ICMP error, so it counts only if what it quotes is what we sent
+    /// to that address and still wait for.
     pub(super) fn undelivered(&mut self, running: &Running, now: Instant, flow: Flow, returned: &[u8]) {
-        let Some((branch, id)) = self.quoted_branch(running, returned) else {
+        let Some(branch) = self.quoted_branch(running, returned) else {
             return;
         };
-        self.count(Counter::Unreachable);
         if branch.own {
+            self.count(Counter::Unreachable);
             self.ping_unreachable(now, &branch);
             return;
         }
+        let id = Id { index: branch.index, sequence: branch.sequence };
         let Some(mut context) = self.table.take(id) else {
             return;
         };
         let at = usize::from(branch.attempt);
-        let concerned = context
-            .branches
-            .get(at)
-            .is_some_and(|attempt| !attempt.finished && !attempt.answered && attempt.flow.remote == flow.remote);
+        let concerned = context.branches.get(at).is_some_and(|attempt| {
+            let waiting = !attempt.finished && !attempt.answered;
+            waiting && attempt.flow.remote == flow.remote && attempt.sent.starts_with(returned)
+        });
         if concerned {
+            self.count(Counter::Unreachable);
             let attempt = &context.branches[at];
             if let Hop::Backend(state) = &attempt.hop {
                 let event = state.on_unreachable(now);
@@ -80,14 +82,15 @@ impl Core {
         self.settle(now, id, context);
     }
 
-    /// The branch of a quoted request, which may be cut off anywhere.
-    fn quoted_branch(&self, running: &Running, returned: &[u8]) -> Option<(Branch, Id)> {
-        let limits = message_limits(running);
-        let message = sip::message::parse_quoted(returned, &limits)?;
-        let via = message.top_via()?;
-        let branch = self.shared.secrets.read_branch(via.branch()?, message.call_id()?)?;
-        let ours = !branch.stateless && branch.epoch == self.shared.secrets.epoch;
-        ours.then_some((branch, Id { index: branch.index, sequence: branch.sequence }))
+    /// The branch of a quoted request, which may be cut off anywhere: of a long one the kernel quotes half a kilobyte. A ping of ours
+    /// is short and must be proven by its Call-ID; a context keeps what it sent, which no stranger can quote.
+    fn quoted_branch(&self, running: &Running, returned: &[u8]) -> Option<Branch> {
+        let message = sip::message::parse_quoted(returned, &message_limits(running))?;
+        let text = message.top_via()?.branch()?;
+        let secrets = &self.shared.secrets;
+        let unproven = secrets.read_branch_unproven(text)?;
+        let branch = if unproven.own { secrets.read_branch(text, message.call_id()?)? } else { unproven };
+        (!branch.stateless && branch.epoch == secrets.epoch).then_some(branch)
     }
 
     /// Backends that went down since the last time: their calls without a final answer move on.
@@ -104,6 +107,7 @@ impl Core {
     }
 
     fn leave_backend(&mut self, running: &Running, now: Instant, backend: BackendId) {
+        let address = running.backend(backend).map(|known| known.address);
         for id in self.table.live_ids() {
             let Some(mut context) = self.table.take(id) else {
                 continue;
@@ -113,11 +117,18 @@ impl Core {
                 let cancelled = !matches!(branch.cancel, Cancel::NotWanted);
                 there && !branch.finished && !branch.abandoned && !cancelled
             });
-            if let Some(at) = waiting
-                && context.kind.invite
-                && !context.kind.in_dialog
-            {
-                self.give_up(running, now, id, &mut context, at);
+            match waiting {
+                Some(at) if context.kind.invite && !context.kind.in_dialog => {
+                    self.give_up(running, now, id, &mut context, at);
+                }
+                // Its sender waits 32 s, and would be told by us when it no longer listens.
+                Some(_) if context.kind.in_dialog && context.failover_at.is_none() => {
+                    context.failover_at = Some(now + super::start::DEAD_BOX_PATIENCE);
+                }
+                _ => {}
+            }
+            if address == Some(context.upstream.remote) {
+                self.cancel_orphan(running, now, &mut context);
             }
             self.settle(now, id, context);
         }

@@ -10,7 +10,7 @@ use crate::running::Running;
 use crate::table::{Entry, Id, Tombstone};
 use crate::token;
 use sip::transaction::{KeyClass, ServerAction};
-use sip::{Instant, Limits, Message, Method, Name, Scheme};
+use sip::{Checked, Instant, Limits, Message, Method, Name, Scheme};
 use std::hash::Hasher;
 
 impl Core {
@@ -26,15 +26,16 @@ impl Core {
         let Some((farm, listener)) = running.listener(flow.listener) else {
             return;
         };
-        if let Err(fault) = sip::check(message, limits) {
-            self.refuse_faulty(running, now, farm, flow, message, fault);
-            return;
-        }
-        let line = message.request_line();
-        let Some(uri) = line.and_then(|line| sip::uri::parse(line.uri).ok()) else {
-            return;
+        let checked = match sip::check(message, limits) {
+            Ok(checked) => checked,
+            Err(fault) => {
+                self.refuse_faulty(running, now, farm, flow, message, fault);
+                return;
+            }
         };
-        let arrival = Arrival { message, flow, farm, listener, origin: Origin::of(farm, listener, &flow), uri };
+        let Some(&uri) = checked.uri() else { return };
+        let origin = Origin::of(farm, listener, &flow);
+        let arrival = Arrival { message: &checked, flow, farm, listener, origin, uri };
         if farm.settings.stateless {
             self.process(running, now, &arrival, 0);
             return;
@@ -55,8 +56,8 @@ impl Core {
         let mut hasher = self.shared.secrets.table_hasher();
         hasher.write_u32(arrival.farm.settings.id.0);
         // Phones that choose the same branch twice, or as others do, are told apart by what every message of one transaction repeats.
-        hasher.write(arrival.message.call_id().unwrap_or_default());
-        hasher.write_u32(arrival.message.cseq().map_or(0, |cseq| cseq.number));
+        hasher.write(arrival.message.call_id());
+        hasher.write_u32(arrival.message.cseq().number);
         sip::transaction::key(arrival.message, &mut hasher, class);
         hasher.finish()
     }
@@ -90,10 +91,7 @@ impl Core {
 
     /// A NAT may have moved the sender since its request came first: it is answered where it is now, and so is its dialog's peer.
     pub(super) fn sender_moved(&mut self, now: Instant, arrival: &Arrival<'_>, id: Id) {
-        let Some(via) = arrival.message.top_via() else {
-            return;
-        };
-        let upstream = crate::forward::upstream(arrival.farm, arrival.flow, &via);
+        let upstream = crate::forward::upstream(arrival.farm, arrival.flow, arrival.message.via());
         let known = match self.table.entry(id) {
             Some(Entry::Live(context)) => std::mem::replace(&mut context.upstream, upstream),
             Some(Entry::Over(tombstone)) => {
@@ -128,6 +126,9 @@ impl Core {
 
     /// RFC 3261 §16.3, then the decision.
     fn process(&mut self, running: &Running, now: Instant, arrival: &Arrival<'_>, key: u64) {
+        if self.acknowledges_us(arrival.message) {
+            return;
+        }
         if let Some(answer) = self.validate(arrival) {
             let lines = answer.1;
             let answer = Answer { code: answer.0, lines: &lines };
@@ -151,6 +152,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// RFC 3261 §8.2.7: a refusal that kept no state is acknowledged to us, which its To tag tells, and to nobody behind us.
+    fn acknowledges_us(&self, message: &Checked<'_>) -> bool {
+        let own = || self.own_tag(message.call_id(), message.branch());
+        message.method() == Method::Ack && message.to().tag.is_some_and(|tag| tag == &own()[..])
     }
 
     /// What makes a proper request unfit to be forwarded: the status and further header lines. The steps are those of §16.3.
@@ -190,8 +197,8 @@ impl Core {
         let message = arrival.message;
         let mut hasher = self.shared.secrets.table_hasher();
         hasher.write(message.request_line().map_or(b"", |line| line.uri));
-        hasher.write(message.call_id().unwrap_or_default());
-        hasher.write_u32(message.cseq().map_or(0, |cseq| cseq.number));
+        hasher.write(message.call_id());
+        hasher.write_u32(message.cseq().number);
         hasher.write_u64(followed);
         match arrival.origin {
             Origin::Client => hasher.write_u64(0),
@@ -204,13 +211,15 @@ impl Core {
     }
 
     /// RFC 5393 §4.2: did this request pass here before with the same outcome? Only Vias with our MAC are asked.
-    fn has_looped(&self, message: &Message<'_>, loop_hash: u32) -> bool {
-        message.vias().any(|via| {
-            via.branch()
-                .filter(|branch| token::looks_like_ours(branch))
-                .and_then(|branch| self.shared.secrets.read_branch(branch, message.call_id().unwrap_or_default()))
-                .is_some_and(|branch| branch.loop_hash == loop_hash)
-        })
+    fn has_looped(&self, message: &Checked<'_>, loop_hash: u32) -> bool {
+        let ours_may_be_there = !is_from_its_author(message) || message.branch().is_some_and(token::looks_like_ours);
+        ours_may_be_there
+            && message.vias().any(|via| {
+                via.branch()
+                    .filter(|branch| token::looks_like_ours(branch))
+                    .and_then(|branch| self.shared.secrets.read_branch(branch, message.call_id()))
+                    .is_some_and(|branch| branch.loop_hash == loop_hash)
+            })
     }
 
     /// The transaction table is full: a 503 that keeps no state.
@@ -219,4 +228,9 @@ impl Core {
         self.tell_limit(now, "transactions");
         self.refuse(running, now, arrival, Refusal::Overloaded);
     }
+}
+
+/// There is one Via only: nobody has passed the request on.
+fn is_from_its_author(message: &Checked<'_>) -> bool {
+    message.via().last && message.all(Name::Via).nth(1).is_none()
 }

@@ -10,7 +10,7 @@ use crate::running::Running;
 use crate::table::{Entry, Id, Tombstone};
 use crate::token::{self, Branch};
 use sip::transaction::ClientAction;
-use sip::{Instant, Limits, Message, Method};
+use sip::{Checked, Instant, Limits, Message, Method};
 use std::time::Duration;
 
 /// RFC 3261 §17: how long transactions of a process before this one may still be answered.
@@ -25,11 +25,15 @@ impl Core {
         message: &Message<'_>,
         limits: &Limits,
     ) {
-        if let Err(fault) = sip::check(message, limits) {
-            // A response is never answered (RFC 3261 §8.1.3.4).
-            self.counters.add_fault(fault);
-            return;
-        }
+        let checked = match sip::check(message, limits) {
+            Ok(checked) => checked,
+            Err(fault) => {
+                // A response is never answered (RFC 3261 §8.1.3.4).
+                self.counters.add_fault(fault);
+                return;
+            }
+        };
+        let message = &checked;
         let Some(branch) = self.own_branch(message) else {
             // RFC 3261 §18.1.2.
             self.count(Counter::StrayResponses);
@@ -44,7 +48,7 @@ impl Core {
             return;
         }
         if branch.epoch != self.shared.secrets.epoch {
-            self.foreign_epoch(now, message, &branch);
+            self.foreign_epoch(running, now, flow, message, &branch);
             return;
         }
         let id = Id { index: branch.index, sequence: branch.sequence };
@@ -71,34 +75,41 @@ impl Core {
     }
 
     /// Our topmost Via, verified.
-    fn own_branch(&self, message: &Message<'_>) -> Option<Branch> {
-        let via = message.top_via()?;
-        let text = via.branch()?;
-        if !token::looks_like_ours(text) {
-            return None;
-        }
-        self.shared.secrets.read_branch(text, message.call_id()?)
+    fn own_branch(&self, message: &Checked<'_>) -> Option<Branch> {
+        let text = message.branch().filter(|text| token::looks_like_ours(text))?;
+        self.shared.secrets.read_branch(text, message.call_id())
     }
 
     /// A transaction of a process before this one, or of another unit. Calls must not be lost; other requests are repeated by
     /// their senders once their time is over.
-    fn foreign_epoch(&mut self, now: Instant, message: &Message<'_>, branch: &Branch) {
+    fn foreign_epoch(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        flow: Flow,
+        message: &Checked<'_>,
+        branch: &Branch,
+    ) {
         let young = now.saturating_since(self.shared.started) <= TRANSACTION_LIFE;
-        if message.method() == Method::Invite || young {
+        let invite = message.method() == Method::Invite;
+        if invite && message.status_line().is_some_and(|line| (200..300).contains(&line.code)) {
+            self.adopt_dialog(running, now, flow, message);
+        }
+        if invite || young {
             self.forward_by_token(now, message, branch);
         } else {
             self.count(Counter::StrayResponses);
         }
     }
 
-    /// A retransmission for a transaction that is over: a 2xx of an INVITE must reach the caller each time, and a repeated request's
-    /// answer its sender.
-    fn after_end(&mut self, now: Instant, flow: Flow, message: &Message<'_>, branch: &Branch, tombstone: &Tombstone) {
+    /// A retransmission for a transaction that is over: a 2xx of an INVITE must reach the caller each time, whichever branch it came
+    /// by, and a repeated request's answer its sender. What another branch of a non-INVITE says would be a second final answer.
+    fn after_end(&mut self, now: Instant, flow: Flow, message: &Checked<'_>, branch: &Branch, tombstone: &Tombstone) {
         let code = message.status_line().map_or(0, |line| line.code);
         let success = (200..300).contains(&code);
         if tombstone.invite && !success {
             self.count(Counter::StrayResponses);
-        } else if code >= 200 {
+        } else if code >= 200 && (tombstone.invite || branch.attempt == tombstone.attempt) {
             if tombstone.invite && tombstone.backend.0 == 0 {
                 self.heard_again(now, flow, message);
             }
@@ -116,7 +127,7 @@ impl Core {
         context: &mut Context,
         at: usize,
         flow: Flow,
-        message: &Message<'_>,
+        message: &Checked<'_>,
     ) {
         let code = message.status_line().map_or(0, |line| line.code);
         self.heard_from(now, context, at, flow, code);
@@ -173,10 +184,10 @@ impl Core {
     }
 
     /// A caller whose NAT moved it repeats its INVITE, or cancels it, from a new address.
-    pub(super) fn calling_peer_moved(&self, now: Instant, flow: Flow, message: &Message<'_>) {
+    pub(super) fn calling_peer_moved(&self, now: Instant, flow: Flow, message: &Checked<'_>) {
         let secrets = &self.shared.secrets;
-        let call = text_key(secrets, message.call_id().unwrap_or_default());
-        let from_tag = tag_key(secrets, message.from().and_then(|from| from.tag()));
+        let call = text_key(secrets, message.call_id());
+        let from_tag = tag_key(secrets, message.from().tag);
         let directory = &self.shared.directory;
         let moved = directory.with_dialogs(call, |dialogs| dialogs.move_calling_peer(call, from_tag, flow));
         if let Some(binding) = moved {
@@ -184,18 +195,18 @@ impl Core {
         }
     }
 
-    fn peer_moved(&self, now: Instant, binding: u64, flow: Flow) {
+    pub(super) fn peer_moved(&self, now: Instant, binding: u64, flow: Flow) {
         if binding != 0 {
             self.shared.directory.move_binding(now, binding, flow);
         }
     }
 
     /// The same for a 2xx that is repeated because its ACK went to the old address.
-    fn heard_again(&mut self, now: Instant, flow: Flow, message: &Message<'_>) {
+    pub(super) fn heard_again(&mut self, now: Instant, flow: Flow, message: &Checked<'_>) {
         let secrets = &self.shared.secrets;
-        let call = text_key(secrets, message.call_id().unwrap_or_default());
-        let from_tag = tag_key(secrets, message.from().and_then(|from| from.tag()));
-        let to_tag = tag_key(secrets, message.to().and_then(|to| to.tag()));
+        let call = text_key(secrets, message.call_id());
+        let from_tag = tag_key(secrets, message.from().tag);
+        let to_tag = tag_key(secrets, message.to().tag);
         let directory = &self.shared.directory;
         let moved = directory.with_dialogs(call, |dialogs| dialogs.move_called_peer(call, from_tag, to_tag, flow));
         if let Some(binding) = moved {
@@ -222,7 +233,7 @@ impl Core {
         }
     }
 
-    fn ack_of(&mut self, running: &Running, sent: &Packet, response: &Message<'_>) -> Option<Packet> {
+    fn ack_of(&mut self, running: &Running, sent: &Packet, response: &Checked<'_>) -> Option<Packet> {
         let limits = super::receive::message_limits(running);
         let sent = sip::parse(sent, &limits).ok()?;
         self.scratch.clear();
@@ -236,7 +247,7 @@ impl Core {
         now: Instant,
         context: &mut Context,
         at: usize,
-        message: &Message<'_>,
+        message: &Checked<'_>,
         code: u16,
     ) {
         let branch = &mut context.branches[at];
@@ -258,15 +269,15 @@ impl Core {
             return;
         }
         context.failover_at = None;
-        if code > 100 {
-            // 5. Forwarded at once.
+        if code > 100 && !context.server_is_done() {
+            // 5. Forwarded at once, until a final answer has gone up.
             let packet = self.edit_response(running, now, context, at, message);
             self.send_up(now, context, code, packet);
         }
     }
 
     /// A 2xx. Of an INVITE every one is forwarded at once, whatever came before (§16.7 step 5).
-    fn success(&mut self, running: &Running, now: Instant, context: &mut Context, at: usize, message: &Message<'_>) {
+    fn success(&mut self, running: &Running, now: Instant, context: &mut Context, at: usize, message: &Checked<'_>) {
         let code = message.status_line().map_or(200, |line| line.code);
         let branch = &mut context.branches[at];
         let first = !branch.finished;
@@ -274,7 +285,7 @@ impl Core {
         context.failover_at = None;
         if !context.kind.invite {
             if !context.server_is_done() {
-                context.answered_by = at;
+                context.answered_by = Some(at);
                 let packet = self.edit_response(running, now, context, at, message);
                 self.send_up(now, context, code, packet);
             }
@@ -282,7 +293,7 @@ impl Core {
             self.cancel_others(running, now, context, at, b"");
             return;
         }
-        context.answered_by = at;
+        context.answered_by = Some(at);
         if first {
             self.begin_dialog(running, now, context, at, message);
         }
@@ -302,7 +313,7 @@ impl Core {
         id: Id,
         context: &mut Context,
         at: usize,
-        message: &Message<'_>,
+        message: &Checked<'_>,
         code: u16,
     ) {
         let branch = &mut context.branches[at];
@@ -315,7 +326,7 @@ impl Core {
             // 4. Add the response to the context; an abandoned branch has nothing to say any more unless nobody else has.
             let packet = self.edit_response(running, now, context, at, message);
             if !abandoned || context.best.is_none() {
-                self.keep_best(running, context, at, code, packet);
+                self.keep_best(running, context, Some(at), code, packet);
             }
         }
         if code >= 600 {
@@ -341,6 +352,8 @@ impl Core {
     ) {
         let branch = &mut context.branches[at];
         branch.finish();
+        // RFC 3261 §17.1.4: a response that still comes finds no transaction.
+        branch.client.end();
         let abandoned = branch.abandoned;
         if context.kind.in_dialog && matches!(code, 408 | 503) {
             self.dialog_timed_out(running, now, context, at);
@@ -355,7 +368,7 @@ impl Core {
             let own = if code == 503 { 500 } else { code };
             let answer = super::answer::Answer::code(own);
             let packet = self.answer_context(running, context, answer);
-            self.keep_best(running, context, at, own, packet);
+            self.keep_best(running, context, None, own, packet);
         }
         self.conclude(running, now, context);
     }

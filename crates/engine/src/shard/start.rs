@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a request within a dialog waits for a box that is down before its sender hears so: phones wait 32 s.
-const DEAD_BOX_PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const DEAD_BOX_PATIENCE: Duration = Duration::from_secs(4);
 /// RFC 3261 §17.2.1: an INVITE that nobody answers for so long gets a 100 from us.
 const TRYING_AFTER: Duration = Duration::from_millis(200);
 
@@ -38,10 +38,7 @@ impl Core {
             self.at_transaction_limit(running, now, arrival);
             return;
         }
-        let Some(via) = arrival.message.top_via() else {
-            return;
-        };
-        let upstream = forward::upstream(arrival.farm, arrival.flow, &via);
+        let upstream = forward::upstream(arrival.farm, arrival.flow, arrival.message.via());
         if !super::answer::is_safe(upstream.remote) {
             self.count(Counter::UnsafeDestination);
             return;
@@ -131,7 +128,7 @@ impl Core {
         branch: &Branch,
     ) -> (Packet, Option<Registration>) {
         let secrets = &self.shared.secrets;
-        let call_id = arrival.message.call_id().unwrap_or_default();
+        let call_id = arrival.message.call_id();
         let text = secrets.seal_branch(branch, call_id);
         let forwarding = Forwarding { secrets, running, branch: &text };
         let registration = forwarding.write(arrival, plan, &mut self.edits, &mut self.scratch);
@@ -141,7 +138,7 @@ impl Core {
     /// What another attempt would need; only requests that may be tried elsewhere keep it.
     fn placement(&self, running: &Running, arrival: &Arrival<'_>, plan: &Plan) -> Option<Box<Placement>> {
         let placed = plan.placed.as_ref()?;
-        if arrival.message.to().and_then(|to| to.tag()).is_some() {
+        if arrival.message.to().tag.is_some() {
             return None;
         }
         let settings = &arrival.farm.settings.services[placed.service];
@@ -172,7 +169,7 @@ fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow) -> Context {
         first_upstream: upstream,
         server,
         branches: SmallVec::new(),
-        answered_by: 0,
+        answered_by: None,
         best: None,
         last_response: None,
         cancelled: false,
@@ -181,6 +178,7 @@ fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow) -> Context {
         failover_at: None,
         placement: None,
         armed: None,
+        awaited: false,
     }
 }
 
@@ -191,7 +189,7 @@ impl Kind {
             invite: method == Method::Invite,
             bye: method == Method::Bye,
             register: method == Method::Register,
-            in_dialog: arrival.message.to().and_then(|to| to.tag()).is_some(),
+            in_dialog: arrival.message.to().tag.is_some(),
             refreshes: matches!(method, Method::Invite | Method::Update),
             may_retry_later: matches!(method, Method::Register | Method::Subscribe),
             waits_for_final: matches!(method, Method::Register | Method::Options | Method::Subscribe | Method::Publish),

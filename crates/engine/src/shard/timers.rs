@@ -140,7 +140,7 @@ impl Core {
         }
         let answer = super::answer::Answer::code(code);
         let packet = self.answer_context(running, context, answer);
-        self.keep_best(running, context, at, code, packet);
+        self.keep_best(running, context, None, code, packet);
         self.conclude(running, now, context);
     }
 
@@ -162,7 +162,6 @@ impl Core {
             }
         }
         if over {
-            branch.client.end();
             let code = if context.cancelled { 487 } else { 408 };
             self.branch_failed(running, now, id, context, at, code);
         }

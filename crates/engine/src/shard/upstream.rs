@@ -3,12 +3,12 @@
 use super::{Core, TIMING};
 use crate::context::{Best, ClientBranch, Context};
 use crate::counters::Counter;
-use crate::directory::Dialog;
+use crate::directory::{Dialog, DialogKey};
 use crate::id::BackendId;
 use crate::identity::{tag_key, text_key};
-use crate::io::Packet;
-use crate::running::Running;
-use sip::{Host, Instant, Message, Name, Value};
+use crate::io::{Flow, Packet};
+use crate::running::{FarmView, Running};
+use sip::{Checked, Host, Instant, Message, Name, NameAddr, Value};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Core {
         now: Instant,
         context: &mut Context,
         at: usize,
-        message: &Message<'_>,
+        message: &Checked<'_>,
     ) -> Option<Packet> {
         let ours = pop_via(message)?;
         if leads_nowhere(message) {
@@ -55,7 +55,7 @@ impl Core {
         running: &Running,
         now: Instant,
         branch: &ClientBranch,
-        message: &Message<'_>,
+        message: &Checked<'_>,
         edits: &mut sip::Edits,
     ) {
         let Some(registration) = &branch.registration else {
@@ -76,7 +76,7 @@ impl Core {
         now: Instant,
         context: &Context,
         at: usize,
-        message: &Message<'_>,
+        message: &Checked<'_>,
         edits: &mut sip::Edits,
     ) {
         let Some(backend) = context.branches.get(at).and_then(|branch| match &branch.hop {
@@ -148,7 +148,7 @@ impl Core {
         &mut self,
         running: &Running,
         context: &mut Context,
-        branch: usize,
+        branch: Option<usize>,
         code: u16,
         packet: Option<Packet>,
     ) {
@@ -193,33 +193,71 @@ impl Core {
         now: Instant,
         context: &mut Context,
         at: usize,
-        message: &Message<'_>,
+        message: &Checked<'_>,
     ) {
         let Some(note) = context.branches[at].dialog else { return };
         let Some(farm) = running.farm_by_id(context.farm) else {
             return;
         };
         let to_tag = note.to_tag.unwrap_or_else(|| {
-            let tag = message.to().and_then(|to| to.tag());
+            let tag = message.to().tag;
             tag_key(&self.shared.secrets, tag)
         });
-        let longest = farm.settings.max_call_time;
-        let refreshed =
-            message.session_expires().map(|seconds| Duration::from_secs(u64::from(seconds)) + SESSION_GRACE);
-        let life = refreshed.map_or(longest, |session| session.min(longest));
         let dialog = Dialog {
             key: note.key,
             to_tag,
             peer: note.peer,
             binding: note.binding,
             since: now,
-            ends: now + life,
+            ends: now + longest_life(farm, message),
             ticket: context.branches[at].ticket.take(),
             logged: false,
         };
-        let limit = running.settings.limits.dialogs;
-        let fresh = note.to_tag.is_none();
-        match self.shared.directory.begin_dialog(dialog, limit) {
+        self.remember_dialog(running, now, dialog, note.to_tag.is_none());
+    }
+
+    /// The 2xx of a call that a process before this one was setting up: the token in its Record-Route says all that this one has to
+    /// know of it.
+    pub(super) fn adopt_dialog(&mut self, running: &Running, now: Instant, flow: Flow, message: &Checked<'_>) {
+        let secrets = &self.shared.secrets;
+        let call_id = message.call_id();
+        let token = |value: NameAddr<'_>| secrets.read_route(value.uri()?.user?, call_id);
+        let (Some(route), Some((farm, _))) =
+            (message.record_routes().find_map(token), running.listener(flow.listener))
+        else {
+            return;
+        };
+        let from_tag = tag_key(secrets, message.from().tag);
+        let to_tag = tag_key(secrets, message.to().tag);
+        let call = text_key(secrets, call_id);
+        let known = self.shared.directory.with_dialogs(call, |dialogs| dialogs.backend_of(call, [from_tag, to_tag]));
+        if known.is_some() {
+            if !route.from_peer {
+                self.heard_again(now, flow, message);
+            }
+            return;
+        }
+        let key = DialogKey { call, backend: route.backend, from_peer: route.from_peer, from_tag };
+        let state = running.backend(route.backend).map(|known| &known.state);
+        let dialog = Dialog {
+            key,
+            to_tag,
+            // The peer that was called is heard right now; the one that called is where its INVITE came from.
+            peer: if route.from_peer { route.peer } else { flow },
+            binding: route.binding,
+            since: now,
+            ends: now + longest_life(farm, message),
+            ticket: state.map(|state| state.restore_call()),
+            logged: false,
+        };
+        if !route.from_peer {
+            self.peer_moved(now, route.binding, flow);
+        }
+        self.remember_dialog(running, now, dialog, true);
+    }
+
+    fn remember_dialog(&mut self, running: &Running, now: Instant, dialog: Dialog, fresh: bool) {
+        match self.shared.directory.begin_dialog(dialog, running.settings.limits.dialogs) {
             Ok(()) if fresh => self.count(Counter::CallsStarted),
             Ok(()) => {}
             Err(_) => {
@@ -236,7 +274,7 @@ impl Core {
         now: Instant,
         context: &mut Context,
         at: usize,
-        message: &Message<'_>,
+        message: &Checked<'_>,
         code: u16,
     ) {
         let Some(note) = context.branches[at].dialog else { return };
@@ -252,6 +290,13 @@ impl Core {
     }
 }
 
+/// How long a dialog is remembered without a further word of it: its session timer, or the longest call that the farm allows.
+fn longest_life(farm: FarmView<'_>, message: &Checked<'_>) -> Duration {
+    let longest = farm.settings.max_call_time;
+    let session = message.session_expires().map(|seconds| Duration::from_secs(u64::from(seconds)) + SESSION_GRACE);
+    session.map_or(longest, |session| session.min(longest))
+}
+
 /// Lower is better.
 fn rank(code: u16) -> u16 {
     match code {
@@ -264,7 +309,7 @@ fn rank(code: u16) -> u16 {
 }
 
 /// A 503 would make the caller avoid all of the farm for what one box said; its Retry-After never passes (RFC 3261 §16.7 step 6).
-pub(super) fn hide_overload(message: &Message<'_>, edits: &mut sip::Edits) {
+pub(super) fn hide_overload(message: &Checked<'_>, edits: &mut sip::Edits) {
     if let Some(line) = message.status_line() {
         let code = message.bytes().get(..).map(|_| line.version.len() as u32 + 1);
         if let Some(start) = code {
@@ -278,7 +323,7 @@ pub(super) fn hide_overload(message: &Message<'_>, edits: &mut sip::Edits) {
 }
 
 /// The next Via names many hosts at once, or none: whoever made it wants our answer to spread (RFC 4475 §3.3.10).
-fn leads_nowhere(message: &Message<'_>) -> bool {
+fn leads_nowhere(message: &Checked<'_>) -> bool {
     message.vias().nth(1).is_some_and(|via| match via.host {
         Host::Ip(address) if via.received().is_none() => {
             !super::answer::is_safe(SocketAddr::new(address, via.port.unwrap_or(5060)))

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod forker;
+
 use engine::Farm;
 use sim::{BoxPlan, Link, Party, PhonePlan, Sent, Text, World, WorldSettings, one_farm};
 use std::time::Duration;

@@ -3,7 +3,8 @@
 use std::hash::Hasher;
 use std::net::IpAddr;
 
-use crate::message::{Message, Method};
+use crate::checked::Checked;
+use crate::message::Method;
 use crate::uri::Host;
 use crate::value::Via;
 
@@ -28,34 +29,29 @@ pub enum KeyClass {
 /// know, and senders of that time put another Request-URI into it; both must feed what the INVITE fed.
 ///
 /// The Request-URI must be the one received, without edits of ours.
-pub fn key(message: &Message<'_>, hasher: &mut impl Hasher, class: KeyClass) {
+pub fn key(message: &Checked<'_>, hasher: &mut impl Hasher, class: KeyClass) {
     let method = message.method();
     let method_octets: &[u8] = match (class, method) {
         (KeyClass::Cancelled, _) | (KeyClass::Own, Method::Invite | Method::Ack) => b"INVITE",
         (KeyClass::Own, _) => method.as_bytes(),
     };
     write_field(hasher, method_octets);
-    let via = message.top_via();
-    match via.as_ref().and_then(unique_branch) {
+    match message.branch().filter(|branch| is_unique(branch)) {
         Some(branch) => {
             hasher.write_u8(GENERATION_3261);
             write_field(hasher, branch);
-            if let Some(via) = via.as_ref() {
-                write_sent_by(hasher, via);
-            }
+            write_sent_by(hasher, message.via());
         }
         None => {
             hasher.write_u8(GENERATION_2543);
-            write_2543(message, hasher, via.as_ref(), method_octets == b"INVITE");
+            write_2543(message, hasher, method_octets == b"INVITE");
         }
     }
 }
 
-/// The branch, if it promises to be unique in space and time: more than the magic cookie (RFC 3261 §8.1.1.7).
-fn unique_branch<'a>(via: &Via<'a>) -> Option<&'a [u8]> {
-    let branch = via.branch()?;
-    let behind_cookie = branch.strip_prefix(MAGIC_COOKIE)?;
-    if behind_cookie.is_empty() { None } else { Some(branch) }
+/// It promises to be unique in space and time: there is more than the magic cookie (RFC 3261 §8.1.1.7).
+fn is_unique(branch: &[u8]) -> bool {
+    branch.strip_prefix(MAGIC_COOKIE).is_some_and(|behind| !behind.is_empty())
 }
 
 /// The sent-by: host without regard to case or to the spelling of an address, and port.
@@ -75,15 +71,14 @@ fn write_sent_by(hasher: &mut impl Hasher, via: &Via<'_>) {
 }
 
 /// What identifies a request of RFC 2543 besides its method.
-fn write_2543(message: &Message<'_>, hasher: &mut impl Hasher, via: Option<&Via<'_>>, invite: bool) {
-    let none: &[u8] = &[];
-    write_field(hasher, via.map_or(none, |via| via.raw));
-    write_field(hasher, message.call_id().unwrap_or(none));
-    hasher.write_u32(message.cseq().map_or(0, |cseq| cseq.number));
-    write_field(hasher, message.from().and_then(|from| from.tag()).unwrap_or(none));
+fn write_2543(message: &Checked<'_>, hasher: &mut impl Hasher, invite: bool) {
+    write_field(hasher, message.via().raw);
+    write_field(hasher, message.call_id());
+    hasher.write_u32(message.cseq().number);
+    write_field(hasher, message.from().tag.unwrap_or_default());
     if !invite {
-        write_field(hasher, message.request_line().map_or(none, |line| line.uri));
-        write_field(hasher, message.to().and_then(|to| to.tag()).unwrap_or(none));
+        write_field(hasher, message.uri().map(|uri| uri.raw).unwrap_or_default());
+        write_field(hasher, message.to().tag.unwrap_or_default());
     }
 }
 
@@ -154,8 +149,9 @@ mod tests {
              Call-ID: {call_id}\r\nCSeq: {number} {method}\r\nContent-Length: 0\r\n\r\n"
         );
         let message = parse(request.as_bytes(), &Limits::default()).expect("the test's request has a shape");
+        let checked = crate::check(&message, &Limits::default()).expect("and no fault");
         let mut octets = Octets(Vec::new());
-        key(&message, &mut octets, class);
+        key(&checked, &mut octets, class);
         octets.0
     }
 

@@ -178,7 +178,7 @@ fn is_uri_like(bytes: &[u8]) -> bool {
     let scheme = head(bytes, colon);
     scheme.first().is_some_and(u8::is_ascii_alphabetic)
         && scheme.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'-' | b'.'))
-        && bytes.iter().all(|octet| *octet > b' ' && !matches!(octet, b'<' | b'>' | b'"' | 0x7f))
+        && uri::are_uri_octets(bytes)
 }
 
 /// A display name without quotes should be tokens. Of what phones send instead, only that is refused which could make two readers see

@@ -4,7 +4,8 @@ use super::Sends;
 use crate::address;
 use crate::agenda::Agenda;
 use crate::limits;
-use sip::message::{Message, Method};
+use sip::check::check;
+use sip::message::{Limits, Message, Method};
 use sip::time::Instant;
 use sip::transaction::{InviteServer, KeyClass, Link, OtherServer, ServerAction, Timing, key};
 use std::collections::BTreeMap;
@@ -215,7 +216,11 @@ impl Machine {
 /// The keys of `DefaultHasher::new` are fixed, so that the same run gives the same identities.
 fn identity(request: &Message<'_>, class: KeyClass) -> ServerId {
     let mut hasher = DefaultHasher::new();
-    key(request, &mut hasher, class);
+    match check(request, &Limits::default()) {
+        Ok(checked) => key(&checked, &mut hasher, class),
+        // The endpoint refuses such a request before it gets here; whoever calls otherwise has it repeated octet for octet.
+        Err(_) => hasher.write(request.bytes()),
+    }
     ServerId(hasher.finish())
 }
 

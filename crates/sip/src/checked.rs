@@ -1,0 +1,82 @@
+//! A message fit to be forwarded, with what a proxy needs of every message read once.
+
+use std::ops::Deref;
+
+use crate::message::{Message, Method};
+use crate::uri::Uri;
+use crate::value::{CSeq, NameAddr, Via};
+
+/// A message that [`check()`](crate::check()) found no fault in. What is mandatory is there; what was read to judge it is kept. All
+/// else is read from the [`Message`] underneath when it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked<'m> {
+    pub(crate) message: &'m Message<'m>,
+    pub(crate) uri: Option<Uri<'m>>,
+    pub(crate) via: Via<'m>,
+    pub(crate) branch: Option<&'m [u8]>,
+    pub(crate) from: Peer<'m>,
+    pub(crate) to: Peer<'m>,
+    pub(crate) call_id: &'m [u8],
+    pub(crate) cseq: CSeq<'m>,
+}
+
+/// One of the two parties that a message names: From or To.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'m> {
+    /// The header's value.
+    pub address: NameAddr<'m>,
+    /// Its URI.
+    pub uri: Uri<'m>,
+    /// Its tag, if it has one.
+    pub tag: Option<&'m [u8]>,
+}
+
+impl<'m> Checked<'m> {
+    /// The method of a request, or the one that a response answers.
+    pub fn method(&self) -> Method<'m> {
+        self.cseq.method
+    }
+
+    /// The Request-URI; `None` for a response.
+    pub fn uri(&self) -> Option<&Uri<'m>> {
+        self.uri.as_ref()
+    }
+
+    /// The topmost Via value.
+    pub fn via(&self) -> &Via<'m> {
+        &self.via
+    }
+
+    /// The branch of the topmost Via; those who know RFC 2543 only write none.
+    pub fn branch(&self) -> Option<&'m [u8]> {
+        self.branch
+    }
+
+    /// The From header.
+    pub fn from(&self) -> &Peer<'m> {
+        &self.from
+    }
+
+    /// The To header.
+    pub fn to(&self) -> &Peer<'m> {
+        &self.to
+    }
+
+    /// The Call-ID.
+    pub fn call_id(&self) -> &'m [u8] {
+        self.call_id
+    }
+
+    /// The CSeq.
+    pub fn cseq(&self) -> CSeq<'m> {
+        self.cseq
+    }
+}
+
+impl<'m> Deref for Checked<'m> {
+    type Target = Message<'m>;
+
+    fn deref(&self) -> &Message<'m> {
+        self.message
+    }
+}
