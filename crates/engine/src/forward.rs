@@ -160,8 +160,7 @@ struct NewLines {
 
 /// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581 §4), as far as the farm trusts what the Via says. `maddr` is not
 /// followed: it would let anybody aim our answers at a third party.
-pub(crate) fn upstream(farm: FarmView<'_>, flow: Flow, via: &Via<'_>) -> Flow {
-    let asked = via.rport().is_some();
+pub(crate) fn upstream(farm: FarmView<'_>, flow: Flow, via: &Via<'_>, asked: bool) -> Flow {
     let port = match farm.settings.symmetric {
         Symmetric::Always => flow.remote.port(),
         Symmetric::Never if asked => flow.remote.port(),
@@ -261,13 +260,32 @@ pub(crate) fn received(arrival: &Arrival<'_>, edits: &mut Edits) {
 
 pub(crate) fn mark_received(message: &Message<'_>, via: &Via<'_>, flow: Flow, edits: &mut Edits) {
     let source = flow.remote.ip();
-    let asked = via.rport().is_some();
-    let same = via.host == Host::Ip(source);
-    let known = via.param(b"received").is_some();
-    if !asked && same && !known {
+    let (mut rport, mut received) = (None, false);
+    for (name, value) in sip::value::params(via.params) {
+        if name.eq_ignore_ascii_case(b"rport") {
+            rport = Some((name, value));
+        }
+        received |= name.eq_ignore_ascii_case(b"received");
+    }
+    let asked = rport.is_some();
+    if !asked && !received && via.host == Host::Ip(source) {
         return;
     }
     let at = message.span_of(via.raw);
+    if !received && rport.is_none_or(|(_, value)| value.is_none()) {
+        // Nothing to correct: what came stays as it is.
+        if let Some((name, _)) = rport {
+            edits.insert_with(message.span_of(name).end, |text| {
+                text.push(b'=');
+                text.extend_from_slice(&Decimal::new(u64::from(flow.remote.port())));
+            });
+        }
+        edits.insert_with(at.end, |text| {
+            text.extend_from_slice(b";received=");
+            text.extend_from_slice(&ip_text(source));
+        });
+        return;
+    }
     edits.replace_with(at, |text| {
         let head = via.raw.len() - via.params.len();
         let head = via.raw.get(..head).unwrap_or(via.raw);
@@ -296,20 +314,16 @@ pub(crate) fn mark_received(message: &Message<'_>, via: &Via<'_>, flow: Flow, ed
 fn drop_private_headers(arrival: &Arrival<'_>, edits: &mut Edits) {
     let farm = arrival.farm.settings;
     let message = arrival.message;
-    let ours = [&farm.origin_header, &farm.source_header];
-    for name in ours.into_iter().flatten() {
-        for header in message.named(name.as_bytes()) {
-            edits.remove_header(&header);
-        }
-    }
     let trusted = match arrival.origin {
         Origin::Backend(_) => true,
         Origin::Trunk(index) => farm.trunks[index].trusted,
         Origin::Client => false,
     };
-    if !trusted {
-        // RFC 3325 §5.
-        for header in message.named(b"P-Asserted-Identity") {
+    // RFC 3325 §5.
+    let asserted = (!trusted).then_some("P-Asserted-Identity");
+    let names = [farm.origin_header.as_deref(), farm.source_header.as_deref(), asserted];
+    for name in names.into_iter().flatten() {
+        for header in message.named(name.as_bytes()) {
             edits.remove_header(&header);
         }
     }

@@ -39,6 +39,7 @@ pub(crate) struct RunningFarm {
     by_address: HashMap<SocketAddr, usize>,
     /// Backends that name networks their requests may come from.
     with_sources: Vec<usize>,
+    written: Vec<Written>,
 }
 
 /// Where a backend is reached, whether or not it is still configured.
@@ -156,7 +157,8 @@ impl RunningFarm {
             .filter(|(_, backend)| !backend.sources.is_empty())
             .map(|(index, _)| index)
             .collect();
-        Self { states, pools, by_address, with_sources }
+        let written = farm.listeners.iter().map(Written::new).collect();
+        Self { states, pools, by_address, with_sources, written }
     }
 
     /// The backend whose requests come from this address: exactly its own, or within one of its `sources`, the most precise
@@ -198,19 +200,42 @@ pub(crate) fn ping_of(farm: &Farm, backend: &Backend) -> crate::settings::Ping {
 /// An address of ours as it is written in Via, Record-Route, Path and Contact.
 pub(crate) type WrittenAddress = AddressText;
 
+/// What is written for one listener, as far as that does not depend on where a message came in: every message needs it.
+#[derive(Debug)]
+struct Written {
+    listener: ListenerId,
+    advertised: Option<WrittenAddress>,
+    /// `None` for a wildcard.
+    bound: Option<WrittenAddress>,
+    outside: bool,
+}
+
+impl Written {
+    fn new(listener: &Listener) -> Self {
+        let advertised = listener.advertise.as_ref().map(|advertise| {
+            let mut text = WrittenAddress::from_slice(advertise.host.as_bytes());
+            text.push(b':');
+            text.extend_from_slice(&Decimal::new(u64::from(advertise.port)));
+            text
+        });
+        let bound = (!listener.bind.ip().is_unspecified()).then(|| socket_text(listener.bind));
+        Self { listener: listener.id, advertised, bound, outside: listener.outside }
+    }
+
+    fn on_side(&self, inside: bool) -> Option<&WrittenAddress> {
+        let advertised = self.advertised.as_ref().filter(|_| !inside || !self.outside);
+        advertised.or(self.bound.as_ref())
+    }
+}
+
 impl FarmView<'_> {
     /// What is written for `listener` in a message that goes out from, or came in at, `local`. Always with a port. What it advertises
     /// is for clients and trunks: backends (`inside`) are on our side of the NAT.
     pub(crate) fn written(&self, listener: &Listener, local: IpAddr, inside: bool) -> WrittenAddress {
-        match &listener.advertise {
-            Some(advertise) if !inside || !listener.outside => {
-                let mut text = WrittenAddress::from_slice(advertise.host.as_bytes());
-                text.push(b':');
-                text.extend_from_slice(&Decimal::new(u64::from(advertise.port)));
-                text
-            }
-            _ if listener.bind.ip().is_unspecified() => socket_text(SocketAddr::new(local, listener.bind.port())),
-            _ => socket_text(listener.bind),
+        let written = self.running.written.iter().find(|written| written.listener == listener.id);
+        match written.and_then(|written| written.on_side(inside)) {
+            Some(text) => text.clone(),
+            None => socket_text(SocketAddr::new(local, listener.bind.port())),
         }
     }
 

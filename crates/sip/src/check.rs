@@ -213,11 +213,13 @@ pub fn check<'m>(message: &'m Message<'m>, limits: &Limits) -> Result<Checked<'m
     content_length(message)?;
     let cseq = sequence(message)?;
     let via = top_via(message)?;
+    let (branch, asks_rport) = via.branch_and_rport();
     let checked = Checked {
         message,
         uri,
         via,
-        branch: via.branch(),
+        branch,
+        asks_rport,
         from: peer(message, Name::From, Fault::From)?,
         to: peer(message, Name::To, Fault::To)?,
         call_id: call_id(message)?,

@@ -14,6 +14,7 @@ pub struct Checked<'m> {
     pub(crate) uri: Option<Uri<'m>>,
     pub(crate) via: Via<'m>,
     pub(crate) branch: Option<&'m [u8]>,
+    pub(crate) asks_rport: bool,
     pub(crate) from: Peer<'m>,
     pub(crate) to: Peer<'m>,
     pub(crate) call_id: &'m [u8],
@@ -50,6 +51,11 @@ impl<'m> Checked<'m> {
     /// The branch of the topmost Via; those who know RFC 2543 only write none.
     pub fn branch(&self) -> Option<&'m [u8]> {
         self.branch
+    }
+
+    /// The topmost Via has an `rport` (RFC 3581 §3).
+    pub fn asks_rport(&self) -> bool {
+        self.asks_rport
     }
 
     /// The From header.

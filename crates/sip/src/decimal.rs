@@ -1,7 +1,7 @@
 //! Numbers and addresses as text, written as often as messages pass: `fmt` would cost more than all the rest of an edit.
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 
 use smallvec::SmallVec;
@@ -46,20 +46,39 @@ impl Deref for Decimal {
 
 /// An address without brackets, as in `received` (RFC 5118 §4.5).
 pub fn ip_text(address: IpAddr) -> AddressText {
-    let mut text = AddressText::new();
     match address {
         IpAddr::V4(address) => {
-            for (place, octet) in address.octets().into_iter().enumerate() {
-                if place > 0 {
-                    text.push(b'.');
-                }
-                text.extend_from_slice(&Decimal::new(u64::from(octet)));
-            }
+            let (text, length) = ipv4_digits(address);
+            AddressText::from_slice(text.get(..length).unwrap_or_default())
         }
-        // Writing into memory cannot fail.
-        IpAddr::V6(address) => drop(write!(text, "{address}")),
+        IpAddr::V6(address) => {
+            let mut text = AddressText::new();
+            // Writing into memory cannot fail.
+            let _ = write!(text, "{address}");
+            text
+        }
     }
-    text
+}
+
+/// The text of an IPv4 address and its length: each octet has one to three digits.
+fn ipv4_digits(address: Ipv4Addr) -> ([u8; 15], usize) {
+    let mut text = [b'.'; 15];
+    let mut at = 0;
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        at += usize::from(place > 0);
+        let (hundreds, tens, ones) = (octet / 100, octet / 10 % 10, octet % 10);
+        if hundreds > 0 {
+            text[at] = b'0' + hundreds;
+            at += 1;
+        }
+        if octet > 9 {
+            text[at] = b'0' + tens;
+            at += 1;
+        }
+        text[at] = b'0' + ones;
+        at += 1;
+    }
+    (text, at)
 }
 
 /// Address and port, IPv6 in brackets, as in a Via's sent-by.
@@ -95,7 +114,7 @@ mod tests {
 
     #[test]
     fn addresses_are_written_as_fmt_writes_them() {
-        for text in ["192.0.2.1:5060", "0.0.0.0:1", "255.255.255.255:65535", "[2001:db8::1]:5060", "[::]:5061"] {
+        for text in ["192.0.2.1:5060", "0.0.0.0:1", "10.100.99.109:9", "255.255.255.255:65535", "[2001:db8::1]:5060", "[::]:5061"] {
             let address: SocketAddr = text.parse().expect("a literal address");
             assert_eq!(&socket_text(address)[..], text.as_bytes());
             assert_eq!(&ip_text(address.ip())[..], address.ip().to_string().as_bytes());

@@ -67,6 +67,13 @@ impl Edits {
             return;
         };
         debug_assert!(removed.iter().all(|value| value.line == line), "the values stand in one line");
+        if let [only] = removed
+            && only.first
+            && only.last
+        {
+            // The usual case: nothing else stands in the line.
+            return self.remove(line);
+        }
         let Some(header) = message.headers().find(|header| header.line == line) else {
             debug_assert!(false, "the values are of this message");
             return;

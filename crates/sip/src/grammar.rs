@@ -33,6 +33,11 @@ pub(crate) fn tail(bytes: &[u8], from: usize) -> &[u8] {
     bytes.get(from.min(bytes.len())..).unwrap_or_default()
 }
 
+/// Where the octet stands first. For pieces of a few octets, where a vector search costs more than it saves.
+pub(crate) fn find(wanted: u8, bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|octet| *octet == wanted)
+}
+
 /// The octets before and after the one at `position`, which belongs to neither.
 pub(crate) fn around(bytes: &[u8], position: usize) -> (&[u8], &[u8]) {
     (head(bytes, position), tail(bytes, position.saturating_add(1)))

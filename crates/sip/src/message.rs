@@ -245,8 +245,7 @@ impl<'a> Message<'a> {
     /// before the colon: what one receiver reads as that header must not slip past a rule that removes it.
     pub fn named(&self, name: &[u8]) -> impl Iterator<Item = Header<'a>> {
         let known = Name::from_bytes(name);
-        self.headers()
-            .filter(move |found| found.name == known && (known != Name::Other || header::is_same(found.spelled, name)))
+        self.all(known).filter(move |found| known != Name::Other || header::is_same(found.spelled, name))
     }
 
     /// The comma-separated values of all lines of that header in order. Commas in quoted strings and in `<>` do not

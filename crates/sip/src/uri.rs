@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use memchr::memchr;
 
-use crate::grammar::{around, head, ip, ipv6, port, tail};
+use crate::grammar::{around, find, head, ip, ipv6, port, tail};
 use crate::value;
 
 /// A URI in its parts.
@@ -71,12 +71,19 @@ pub enum UriFault {
 /// The first rule of the grammar that it breaks. Of a scheme other than `sip`, `sips`, `tel` and `urn` only the scheme and the
 /// allowed octets are looked at.
 pub fn parse(bytes: &[u8]) -> Result<Uri<'_>, UriFault> {
-    let colon = memchr(b':', bytes).ok_or(UriFault::Scheme)?;
-    let (name, rest) = around(bytes, colon);
-    let scheme = scheme(name).ok_or(UriFault::Scheme)?;
-    if !are_uri_octets(bytes) {
+    let uri = parse_octets(bytes);
+    // A missing scheme is told first, for that is what a reader looks for.
+    if !are_uri_octets(bytes) && !matches!(uri, Err(UriFault::Scheme)) {
         return Err(UriFault::Octet);
     }
+    uri
+}
+
+/// As [`parse`], of octets that may all stand in a URI: what reads the values of headers has looked at them already.
+pub(crate) fn parse_octets(bytes: &[u8]) -> Result<Uri<'_>, UriFault> {
+    let colon = find(b':', bytes).ok_or(UriFault::Scheme)?;
+    let (name, rest) = around(bytes, colon);
+    let scheme = scheme(name).ok_or(UriFault::Scheme)?;
     if rest.is_empty() {
         return Err(UriFault::Empty);
     }
@@ -144,7 +151,7 @@ pub(crate) fn read_host(bytes: &[u8]) -> Option<Host<'_>> {
         [b'[', inner @ .., b']'] => ipv6(inner).map(|address| Host::Ip(IpAddr::V6(address))),
         [] => None,
         [first, ..] => {
-            if !bytes.iter().all(|octet| is_host_octet(*octet)) {
+            if !bytes.iter().fold(true, |fine, octet| fine & IS_HOST_OCTET[usize::from(*octet)]) {
                 return None;
             }
             let address = if first.is_ascii_digit() { ip(bytes) } else { None };
@@ -158,10 +165,7 @@ pub(crate) fn host_end(bytes: &[u8]) -> usize {
     if bytes.first() == Some(&b'[') {
         return memchr(b']', bytes).map_or(bytes.len(), |bracket| bracket + 1);
     }
-    bytes
-        .iter()
-        .position(|octet| matches!(octet, b':' | b';' | b'?' | b' ' | b'\t' | b'\r' | b'\n'))
-        .unwrap_or(bytes.len())
+    bytes.iter().position(|octet| IS_HOST_END[usize::from(*octet)]).unwrap_or(bytes.len())
 }
 
 /// `[user[:password]@]host[:port][;parameters][?headers]`
@@ -169,10 +173,10 @@ fn sip<'a>(base: Uri<'a>, rest: &'a [u8]) -> Result<Uri<'a>, UriFault> {
     let mut uri = base;
     // A user part may hold `;`, `?`, `,` and `/`, but `@` only escaped: the first one ends it.
     let mut rest = rest;
-    if let Some(at) = memchr(b'@', rest) {
+    if let Some(at) = find(b'@', rest) {
         let (userinfo, after) = around(rest, at);
         rest = after;
-        match memchr(b':', userinfo) {
+        match find(b':', userinfo) {
             Some(colon) => {
                 let (user, password) = around(userinfo, colon);
                 uri.user = Some(user);
@@ -206,6 +210,11 @@ fn sip<'a>(base: Uri<'a>, rest: &'a [u8]) -> Result<Uri<'a>, UriFault> {
 }
 
 fn scheme(name: &[u8]) -> Option<Scheme<'_>> {
+    match name {
+        b"sip" => return Some(Scheme::Sip),
+        b"sips" => return Some(Scheme::Sips),
+        _ => {}
+    }
     let (first, rest) = name.split_first()?;
     let regular = first.is_ascii_alphabetic()
         && rest.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'-' | b'.'));
@@ -233,6 +242,30 @@ const fn is_uri_octet(octet: u8) -> bool {
 const fn is_host_octet(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_')
 }
+
+const fn is_host_end(octet: u8) -> bool {
+    matches!(octet, b':' | b';' | b'?' | b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Both questions as tables: they are asked of every octet of every host.
+const IS_HOST_OCTET: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        table[octet] = is_host_octet(octet as u8);
+        octet += 1;
+    }
+    table
+};
+const IS_HOST_END: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        table[octet] = is_host_end(octet as u8);
+        octet += 1;
+    }
+    table
+};
 
 /// The characters of a user part; `true` marks one that was escaped and must stay so.
 struct Units<'a> {

@@ -4,14 +4,12 @@ mod address;
 mod authentication;
 mod via_header;
 
-use memchr::memchr;
-
 pub use address::{Contact, NameAddr, contact, name_addr};
 pub use authentication::{Challenge, Credentials};
 pub use via_header::{Via, via};
 
 use crate::check::Fault;
-use crate::grammar::{around, head, is_lws, is_token, number, parameter_end, tail, trim, trim_end, trim_start};
+use crate::grammar::{around, find, head, is_lws, is_token, number, parameter_end, tail, trim, trim_end, trim_start};
 use crate::header::Name;
 use crate::message::{Header, Method};
 
@@ -92,7 +90,7 @@ impl<'a> Iterator for Params<'a> {
             if piece.is_empty() {
                 continue;
             }
-            return Some(match memchr(b'=', piece) {
+            return Some(match find(b'=', piece) {
                 Some(equals) => {
                     let (name, value) = around(piece, equals);
                     (trim_end(name), Some(trim_start(value)))

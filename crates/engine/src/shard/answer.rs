@@ -100,7 +100,7 @@ impl Core {
             return;
         }
         let Some(via) = message.top_via() else { return };
-        let upstream = forward::upstream(farm, flow, &via);
+        let upstream = forward::upstream(farm, flow, &via, via.rport().is_some());
         if !is_safe(upstream.remote) {
             self.count(Counter::UnsafeDestination);
             return;

@@ -17,7 +17,7 @@ impl Core {
     /// The branch is a function of the one received, so that a retransmission leaves as the first one did.
     pub(super) fn forward_stateless(&mut self, running: &Running, arrival: &Arrival<'_>, plan: &Plan, loop_hash: u32) {
         let via = arrival.message.via();
-        let upstream = forward::upstream(arrival.farm, arrival.flow, via);
+        let upstream = forward::upstream(arrival.farm, arrival.flow, via, arrival.message.asks_rport());
         let mut hasher = self.shared.secrets.table_hasher();
         hasher.write(via.raw);
         hasher.write(arrival.message.request_line().map_or(b"", |line| line.uri));
@@ -74,7 +74,7 @@ impl Core {
             self.count(Counter::UnsafeDestination);
             return;
         }
-        let Some(ours) = upstream::pop_via(message) else {
+        let Some((ours, _)) = upstream::pop_via(message) else {
             return;
         };
         self.edits.clear();

@@ -38,7 +38,7 @@ impl Core {
             self.at_transaction_limit(running, now, arrival);
             return;
         }
-        let upstream = forward::upstream(arrival.farm, arrival.flow, arrival.message.via());
+        let upstream = forward::upstream(arrival.farm, arrival.flow, arrival.message.via(), arrival.message.asks_rport());
         if !super::answer::is_safe(upstream.remote) {
             self.count(Counter::UnsafeDestination);
             return;

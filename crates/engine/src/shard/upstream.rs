@@ -26,8 +26,8 @@ impl Core {
         at: usize,
         message: &Checked<'_>,
     ) -> Option<Packet> {
-        let ours = pop_via(message)?;
-        if leads_nowhere(message) {
+        let (ours, next) = pop_via(message)?;
+        if leads_nowhere(&next) {
             self.count(Counter::UnsafeDestination);
             return None;
         }
@@ -323,8 +323,8 @@ pub(super) fn hide_overload(message: &Checked<'_>, edits: &mut sip::Edits) {
 }
 
 /// The next Via names many hosts at once, or none: whoever made it wants our answer to spread (RFC 4475 §3.3.10).
-fn leads_nowhere(message: &Checked<'_>) -> bool {
-    message.vias().nth(1).is_some_and(|via| match via.host {
+fn leads_nowhere(next: &Value<'_>) -> bool {
+    sip::value::via(next).is_ok_and(|via| match via.host {
         Host::Ip(address) if via.received().is_none() => {
             !super::answer::is_safe(SocketAddr::new(address, via.port.unwrap_or(5060)))
         }
@@ -332,10 +332,8 @@ fn leads_nowhere(message: &Checked<'_>) -> bool {
     })
 }
 
-/// Our Via of a response; `None` if there is no further one.
-pub(super) fn pop_via<'m>(message: &Message<'m>) -> Option<Value<'m>> {
+/// Our Via of a response and the one below it; `None` if there is no further one.
+pub(super) fn pop_via<'m>(message: &Message<'m>) -> Option<(Value<'m>, Value<'m>)> {
     let mut vias = message.values(Name::Via);
-    let ours = vias.next()?;
-    vias.next()?;
-    Some(ours)
+    Some((vias.next()?, vias.next()?))
 }

@@ -1,11 +1,11 @@
 //! The values of From, To, Contact, Route and their like: a URI, perhaps in brackets, with header parameters.
 
-use memchr::{memchr, memchr2, memchr3};
+use memchr::{memchr, memchr2};
 
 use super::param;
 use crate::check::Fault;
 use crate::grammar::{
-    around, head, is_lws, list_item_end, number, quoted_end, tail, trim, trim_end, trim_start, unquote,
+    around, find, head, is_lws, list_item_end, number, quoted_end, tail, trim, trim_end, trim_start, unquote,
 };
 use crate::header::Name;
 use crate::uri::{self, Uri};
@@ -35,7 +35,7 @@ pub enum Contact<'a> {
 impl<'a> NameAddr<'a> {
     /// The URI in its parts; `None` if it cannot be read.
     pub fn uri(&self) -> Option<Uri<'a>> {
-        uri::parse(self.uri_bytes).ok()
+        uri::parse_octets(self.uri_bytes).ok()
     }
 
     /// A header parameter: `None` if it is absent, `Some(None)` if it has no value.
@@ -114,7 +114,7 @@ pub fn name_addr(bytes: &[u8]) -> Result<NameAddr<'_>, Fault> {
         };
     }
     // What comes first tells the form: a bracket ends a display name, a semicolon a bare URI.
-    match memchr3(b'<', b';', b'"', raw) {
+    match raw.iter().position(|octet| matches!(octet, b'<' | b';' | b'"')) {
         Some(position) if raw.get(position) == Some(&b'<') => {
             let (display, after) = around(raw, position);
             let display = trim_end(display);
@@ -172,7 +172,7 @@ fn check_params(params: &[u8]) -> Result<(), Fault> {
 
 /// A scheme with its colon stands first, and no octet confuses where the URI ends.
 fn is_uri_like(bytes: &[u8]) -> bool {
-    let Some(colon) = memchr(b':', bytes) else {
+    let Some(colon) = find(b':', bytes) else {
         return false;
     };
     let scheme = head(bytes, colon);

@@ -2,11 +2,9 @@
 
 use std::net::IpAddr;
 
-use memchr::memchr;
-
-use super::param;
+use super::{param, params};
 use crate::check::Fault;
-use crate::grammar::{around, head, ip, is_lws, is_token, number, port, tail, trim, trim_start};
+use crate::grammar::{around, find, head, ip, is_lws, is_token, number, port, tail, trim, trim_start};
 use crate::message::{Span, Value};
 use crate::uri::{self, Host};
 
@@ -40,6 +38,18 @@ impl<'a> Via<'a> {
     /// A parameter: `None` if it is absent, `Some(None)` if it has no value.
     pub fn param(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
         param(self.params, name)
+    }
+
+    /// The branch, and whether `rport` stands there, in one pass.
+    pub(crate) fn branch_and_rport(&self) -> (Option<&'a [u8]>, bool) {
+        let (mut branch, mut rport) = (None, false);
+        for (name, value) in params(self.params) {
+            if branch.is_none() && name.eq_ignore_ascii_case(b"branch") {
+                branch = Some(value);
+            }
+            rport |= name.eq_ignore_ascii_case(b"rport");
+        }
+        (branch.flatten(), rport)
     }
 
     /// The branch.
@@ -78,8 +88,8 @@ impl<'a> Via<'a> {
 /// # Errors
 /// `Via` for everything that is not of this shape.
 pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
-    let (protocol, rest) = around(value.bytes, memchr(b'/', value.bytes).ok_or(Fault::Via)?);
-    let (version, rest) = around(rest, memchr(b'/', rest).ok_or(Fault::Via)?);
+    let (protocol, rest) = around(value.bytes, find(b'/', value.bytes).ok_or(Fault::Via)?);
+    let (version, rest) = around(rest, find(b'/', rest).ok_or(Fault::Via)?);
     if !trim(protocol).eq_ignore_ascii_case(b"SIP") || !is_version(trim(version)) {
         return Err(Fault::Via);
     }
@@ -97,7 +107,7 @@ pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
     let mut rest = trim_start(tail(rest, end));
     let mut sent_by_port = None;
     if let [b':', after @ ..] = rest {
-        let end = memchr(b';', after).unwrap_or(after.len());
+        let end = find(b';', after).unwrap_or(after.len());
         sent_by_port = Some(port(trim(head(after, end))).ok_or(Fault::Via)?);
         rest = tail(after, end);
     }
@@ -122,7 +132,7 @@ pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
 
 /// Digits, a dot and digits.
 fn is_version(text: &[u8]) -> bool {
-    let Some(dot) = memchr(b'.', text) else { return false };
+    let Some(dot) = find(b'.', text) else { return false };
     let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
     digits(head(text, dot)) && digits(tail(text, dot + 1))
 }
