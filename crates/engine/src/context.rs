@@ -20,6 +20,8 @@ pub(crate) struct Context {
     pub(crate) upstream: Flow,
     /// Where the request came from first: part of its branches.
     pub(crate) first_upstream: Flow,
+    /// What its branches say for loop detection. A reload may change what would be said later.
+    pub(crate) loop_hash: u32,
     pub(crate) server: Server,
     pub(crate) branches: SmallVec<[ClientBranch; 1]>,
     /// The branch whose final answer went up; `None` while there is none, and if the answer was our own.

@@ -23,8 +23,9 @@ pub(crate) struct Tombstone {
     pub(crate) backend: BackendId,
     pub(crate) attempt: u8,
     pub(crate) invite: bool,
-    /// Where the request first came from: part of its branch, which a repetition must repeat.
+    /// Where the request first came from, and what it said for loop detection: parts of its branch, which a repetition must repeat.
     pub(crate) first_upstream: Flow,
+    pub(crate) loop_hash: u32,
     /// Where its sender is now, if a NAT has moved it.
     pub(crate) moved_to: Option<Box<Flow>>,
 }

@@ -1,9 +1,15 @@
 //! A unit in the simulation: the engine's shards, the log of facts on its disk, and what a `kill -9` leaves of it.
 
+mod sabotage;
+
+pub use sabotage::Sabotage;
+
 use crate::network::Datagram;
 use crate::random::Random;
 use engine::{Event, Flow, Input, ListenerId, Output, Secrets, Settings, Shard, Shared, Snapshot};
+use sabotage::Saboteur;
 use sip::time::Instant;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,6 +26,8 @@ pub struct Balancer {
     outgoing: Vec<Datagram>,
     events: Vec<(Instant, Event)>,
     outages: Vec<(Instant, Option<Instant>)>,
+    /// Stands between the unit and the network, where it is to fail on purpose.
+    saboteur: RefCell<Option<Saboteur>>,
 }
 
 struct Running {
@@ -41,6 +49,7 @@ impl Balancer {
             outgoing: Vec::new(),
             events: Vec::new(),
             outages: Vec::new(),
+            saboteur: RefCell::new(None),
         };
         balancer.start(now);
         balancer
@@ -101,6 +110,9 @@ impl Balancer {
         shard.begin_batch(now);
         shard.handle_input(now, Input::Datagram { flow, bytes });
         self.collect(now);
+        if let Some(saboteur) = self.saboteur.get_mut() {
+            self.outgoing.extend(saboteur.incoming(now, from, to, bytes));
+        }
         true
     }
 
@@ -186,6 +198,11 @@ impl Balancer {
         &self.events
     }
 
+    /// From now on the unit is broken in this way.
+    pub fn sabotage(&self, sabotage: Sabotage) {
+        *self.saboteur.borrow_mut() = Some(Saboteur::new(sabotage));
+    }
+
     /// When the unit was down: from, and until when (`None`: still).
     pub fn outages(&self) -> &[(Instant, Option<Instant>)] {
         &self.outages
@@ -202,12 +219,14 @@ impl Balancer {
         for shard in &mut running.shards {
             while let Some(output) = shard.poll_output() {
                 match output {
-                    Output::Send { flow, packet } => self.outgoing.push(Datagram {
-                        at: now,
-                        from: source_of(&self.settings, flow),
-                        to: flow.remote,
-                        bytes: Arc::from(&packet[..]),
-                    }),
+                    Output::Send { flow, packet } => {
+                        let from = source_of(&self.settings, flow);
+                        let datagram = Datagram { at: now, from, to: flow.remote, bytes: Arc::from(&packet[..]) };
+                        match self.saboteur.get_mut() {
+                            Some(saboteur) => self.outgoing.extend(saboteur.outgoing(datagram)),
+                            None => self.outgoing.push(datagram),
+                        }
+                    }
                     Output::Event(event) => self.events.push((now, event)),
                 }
             }

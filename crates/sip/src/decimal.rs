@@ -114,7 +114,14 @@ mod tests {
 
     #[test]
     fn addresses_are_written_as_fmt_writes_them() {
-        for text in ["192.0.2.1:5060", "0.0.0.0:1", "10.100.99.109:9", "255.255.255.255:65535", "[2001:db8::1]:5060", "[::]:5061"] {
+        for text in [
+            "192.0.2.1:5060",
+            "0.0.0.0:1",
+            "10.100.99.109:9",
+            "255.255.255.255:65535",
+            "[2001:db8::1]:5060",
+            "[::]:5061",
+        ] {
             let address: SocketAddr = text.parse().expect("a literal address");
             assert_eq!(&socket_text(address)[..], text.as_bytes());
             assert_eq!(&ip_text(address.ip())[..], address.ip().to_string().as_bytes());

@@ -29,9 +29,10 @@ impl Rule {
         let source = arrival.flow.remote.ip().to_canonical();
         (self.trunk.is_empty() || trunk.is_some_and(|name| self.trunk.contains(name)))
             && (self.source.is_empty() || self.source.iter().any(|net| net.contains(&source)))
-            && self.from_user.as_ref().is_none_or(|pattern| {
-                pattern.is_match(arrival.message.from().uri.user.unwrap_or_default())
-            })
+            && self
+                .from_user
+                .as_ref()
+                .is_none_or(|pattern| pattern.is_match(arrival.message.from().uri.user.unwrap_or_default()))
     }
 }
 

@@ -49,8 +49,7 @@ impl Dialogs {
     /// Adds a dialog, or renews one (a retransmitted 2xx); `Ok(true)` if it is new.
     pub(super) fn begin(&mut self, dialog: Dialog, full: bool) -> Result<bool, Full> {
         let (key, to_tag) = (dialog.key, dialog.to_tag);
-        if let Some(known) = self.find(&key, to_tag) {
-            known.ends = dialog.ends;
+        if self.renew(&key, to_tag, dialog.ends) {
             return Ok(false);
         }
         if full {
@@ -59,6 +58,11 @@ impl Dialogs {
         self.changed.push(log::DialogChange::Begun { key, to_tag });
         self.table.entry(key.call).or_default().push(dialog);
         Ok(true)
+    }
+
+    /// A request inside the dialog went well. One that has ended meanwhile stays ended; `false`: it is not known.
+    pub(crate) fn renew(&mut self, key: &DialogKey, to_tag: u64, ends: Instant) -> bool {
+        self.find(key, to_tag).map(|known| known.ends = ends).is_some()
     }
 
     pub(crate) fn find(&mut self, key: &DialogKey, to_tag: u64) -> Option<&mut Dialog> {
@@ -102,10 +106,17 @@ impl Dialogs {
         Some(binding)
     }
 
-    /// The calling peer of the dialog that this From tag made was heard at a new address; gives its binding.
-    pub(crate) fn move_calling_peer(&mut self, call: u64, from_tag: u64, peer: Flow) -> Option<u64> {
-        let dialogs = self.table.get(&call)?;
-        let dialog = dialogs.iter().find(|dialog| dialog.key.from_peer && dialog.key.from_tag == from_tag)?;
+    /// The peer that sends a request with these tags was heard at a new address; gives its binding. The To tag is 0 in the request
+    /// that makes the dialog.
+    pub(crate) fn move_sender(&mut self, call: u64, from_tag: u64, to_tag: u64, peer: Flow) -> Option<u64> {
+        let dialog = self.table.get(&call)?.iter().find(|dialog| {
+            let key = &dialog.key;
+            if key.from_peer {
+                key.from_tag == from_tag && (to_tag == 0 || dialog.to_tag == to_tag)
+            } else {
+                dialog.to_tag == from_tag && key.from_tag == to_tag
+            }
+        })?;
         let (key, to_tag, binding) = (dialog.key, dialog.to_tag, dialog.binding);
         self.move_peer(&key, to_tag, peer);
         Some(binding)

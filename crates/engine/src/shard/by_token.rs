@@ -62,8 +62,7 @@ impl Core {
             plan.parties.backend = tombstone.backend;
         }
         // All that the branch is made of is as it was, so the backend takes it for what it is, a retransmission.
-        let loop_hash = self.loop_hash(arrival, plan.followed);
-        let branch = self.branch_of(id, tombstone.attempt, loop_hash, tombstone.first_upstream);
+        let branch = self.branch_of(id, tombstone.attempt, tombstone.loop_hash, tombstone.first_upstream);
         let (packet, _) = self.write_request(running, arrival, &plan, &branch);
         self.send(plan.flow, packet);
     }

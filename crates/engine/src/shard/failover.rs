@@ -48,7 +48,7 @@ impl Core {
             && !context.branches[at].answered
         {
             let event = state.on_timeout(now);
-            self.tell_if(event);
+            self.tell_if(now, event);
         }
         if context.kind.in_dialog {
             if !context.branches[at].answered {
@@ -147,8 +147,7 @@ impl Core {
         let planned: Result<Plan, Refusal> =
             decider.again(&arrival, placement.service, &placement.tried, &placement.affinity);
         let plan = planned.ok()?;
-        let loop_hash = self.loop_hash(&arrival, plan.followed);
-        let branch = self.branch_of(id, attempt, loop_hash, context.first_upstream);
+        let branch = self.branch_of(id, attempt, context.loop_hash, context.first_upstream);
         let (packet, registration) = self.write_request(running, &arrival, &plan, &branch);
         Some((plan, packet, registration))
     }

@@ -29,6 +29,7 @@ mod upstream;
 use crate::context::Context;
 use crate::counters::{Counter, Counters};
 use crate::io::{Event, Flow, Input, Output, Packet};
+use crate::outage::Outage;
 use crate::running::Running;
 use crate::shared::Shared;
 use crate::table::{Entry, Id, Table, Tombstone};
@@ -146,14 +147,15 @@ impl Core {
     }
 
     fn tell(&mut self, event: Event) {
-        if let Event::BackendDown { backend, .. } = &event {
-            self.shared.outages.record(*backend);
-        }
         self.outputs.push_back(Output::Event(event));
     }
 
-    fn tell_if(&mut self, event: Option<Event>) {
+    /// What became of a backend, if that changed.
+    fn tell_if(&mut self, now: Instant, event: Option<Event>) {
         if let Some(event) = event {
+            if let Event::BackendDown { backend, .. } = event {
+                self.shared.outages.record(Outage { backend, at: now });
+            }
             self.tell(event);
         }
     }
@@ -246,6 +248,7 @@ fn epitaph(context: &Context) -> Option<Tombstone> {
         attempt: answered_by as u8,
         invite: context.kind.invite,
         first_upstream: context.first_upstream,
+        loop_hash: context.loop_hash,
         moved_to: (context.upstream != context.first_upstream).then(|| Box::new(context.upstream)),
     })
 }

@@ -176,7 +176,7 @@ impl Core {
             return;
         };
         let event = state.on_answer(now, now.saturating_since(sent_at));
-        self.tell_if(event);
+        self.tell_if(now, event);
         self.ping_ended(now, &state, Ok(code));
     }
 
@@ -185,7 +185,7 @@ impl Core {
         if let Some((state, _)) = self.take_waiting(branch) {
             self.count(Counter::PingFailures);
             let event = state.on_ping(now, Err(PingFailure::Unreachable));
-            self.tell_if(event);
+            self.tell_if(now, event);
         }
     }
 
@@ -200,7 +200,7 @@ impl Core {
 
     fn ping_ended(&mut self, now: Instant, state: &Arc<BackendState>, result: Result<u16, PingFailure>) {
         let event = state.on_ping(now, result);
-        self.tell_if(event);
+        self.tell_if(now, event);
     }
 
     fn arm_pings(&mut self, now: Instant) {

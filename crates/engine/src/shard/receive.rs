@@ -3,8 +3,8 @@
 use super::Core;
 use crate::context::{Cancel, Hop};
 use crate::counters::Counter;
-use crate::id::BackendId;
 use crate::io::{Flow, Packet};
+use crate::outage::Outage;
 use crate::running::Running;
 use crate::table::Id;
 use crate::token::Branch;
@@ -75,7 +75,7 @@ impl Core {
             let attempt = &context.branches[at];
             if let Hop::Backend(state) = &attempt.hop {
                 let event = state.on_unreachable(now);
-                self.tell_if(event);
+                self.tell_if(now, event);
             }
             self.branch_failed(running, now, id, &mut context, at, 503);
         }
@@ -101,12 +101,13 @@ impl Core {
         }
         let fresh = self.shared.outages.since(self.outages_seen);
         self.outages_seen = count;
-        for backend in fresh {
-            self.leave_backend(running, now, backend);
+        for outage in fresh {
+            self.leave_backend(running, now, outage);
         }
     }
 
-    fn leave_backend(&mut self, running: &Running, now: Instant, backend: BackendId) {
+    fn leave_backend(&mut self, running: &Running, now: Instant, outage: Outage) {
+        let Outage { backend, at: since } = outage;
         let address = running.backend(backend).map(|known| known.address);
         for id in self.table.live_ids() {
             let Some(mut context) = self.table.take(id) else {
@@ -115,7 +116,7 @@ impl Core {
             let waiting = context.branches.iter().position(|branch| {
                 let there = matches!(&branch.hop, Hop::Backend(state) if state.id() == backend);
                 let cancelled = !matches!(branch.cancel, Cancel::NotWanted);
-                there && !branch.finished && !branch.abandoned && !cancelled
+                there && branch.sent_at <= since && !branch.finished && !branch.abandoned && !cancelled
             });
             match waiting {
                 Some(at) if context.kind.invite && !context.kind.in_dialog => {
@@ -127,7 +128,8 @@ impl Core {
                 }
                 _ => {}
             }
-            if address == Some(context.upstream.remote) {
+            let began = context.branches.first().is_some_and(|first| first.sent_at <= since);
+            if began && address == Some(context.upstream.remote) {
                 self.cancel_orphan(running, now, &mut context);
             }
             self.settle(now, id, context);

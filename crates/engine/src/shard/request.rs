@@ -91,7 +91,8 @@ impl Core {
 
     /// A NAT may have moved the sender since its request came first: it is answered where it is now, and so is its dialog's peer.
     pub(super) fn sender_moved(&mut self, now: Instant, arrival: &Arrival<'_>, id: Id) {
-        let upstream = crate::forward::upstream(arrival.farm, arrival.flow, arrival.message.via(), arrival.message.asks_rport());
+        let upstream =
+            crate::forward::upstream(arrival.farm, arrival.flow, arrival.message.via(), arrival.message.asks_rport());
         let known = match self.table.entry(id) {
             Some(Entry::Live(context)) => std::mem::replace(&mut context.upstream, upstream),
             Some(Entry::Over(tombstone)) => {

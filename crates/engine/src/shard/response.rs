@@ -82,14 +82,7 @@ impl Core {
 
     /// A transaction of a process before this one, or of another unit. Calls must not be lost; other requests are repeated by
     /// their senders once their time is over.
-    fn foreign_epoch(
-        &mut self,
-        running: &Running,
-        now: Instant,
-        flow: Flow,
-        message: &Checked<'_>,
-        branch: &Branch,
-    ) {
+    fn foreign_epoch(&mut self, running: &Running, now: Instant, flow: Flow, message: &Checked<'_>, branch: &Branch) {
         let young = now.saturating_since(self.shared.started) <= TRANSACTION_LIFE;
         let invite = message.method() == Method::Invite;
         if invite && message.status_line().is_some_and(|line| (200..300).contains(&line.code)) {
@@ -183,13 +176,13 @@ impl Core {
         }
     }
 
-    /// A caller whose NAT moved it repeats its INVITE, or cancels it, from a new address.
+    /// A peer whose NAT moved it repeats its request, or cancels it, from a new address.
     pub(super) fn calling_peer_moved(&self, now: Instant, flow: Flow, message: &Checked<'_>) {
         let secrets = &self.shared.secrets;
         let call = text_key(secrets, message.call_id());
-        let from_tag = tag_key(secrets, message.from().tag);
+        let (from_tag, to_tag) = (tag_key(secrets, message.from().tag), tag_key(secrets, message.to().tag));
         let directory = &self.shared.directory;
-        let moved = directory.with_dialogs(call, |dialogs| dialogs.move_calling_peer(call, from_tag, flow));
+        let moved = directory.with_dialogs(call, |dialogs| dialogs.move_sender(call, from_tag, to_tag, flow));
         if let Some(binding) = moved {
             self.peer_moved(now, binding, flow);
         }

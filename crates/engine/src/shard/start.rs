@@ -38,7 +38,8 @@ impl Core {
             self.at_transaction_limit(running, now, arrival);
             return;
         }
-        let upstream = forward::upstream(arrival.farm, arrival.flow, arrival.message.via(), arrival.message.asks_rport());
+        let upstream =
+            forward::upstream(arrival.farm, arrival.flow, arrival.message.via(), arrival.message.asks_rport());
         if !super::answer::is_safe(upstream.remote) {
             self.count(Counter::UnsafeDestination);
             return;
@@ -46,7 +47,7 @@ impl Core {
         let id = self.table.next_id();
         let branch = self.branch_of(id, 0, loop_hash, upstream);
         let (packet, registration) = self.write_request(running, arrival, &plan, &branch);
-        let mut context = Box::new(new_context(now, arrival, upstream));
+        let mut context = Box::new(new_context(now, arrival, upstream, loop_hash));
         context.placement = self.placement(running, arrival, &plan);
         let id = self.table.insert(key, context);
         self.shared.transactions.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +156,7 @@ impl Core {
     }
 }
 
-fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow) -> Context {
+fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow, loop_hash: u32) -> Context {
     let kind = Kind::of(arrival);
     let server = if kind.invite {
         Server::Invite(InviteServer::start(Link::Datagram))
@@ -167,6 +168,7 @@ fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow) -> Context {
         farm: arrival.farm.settings.id,
         upstream,
         first_upstream: upstream,
+        loop_hash,
         server,
         branches: SmallVec::new(),
         answered_by: None,

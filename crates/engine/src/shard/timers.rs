@@ -112,7 +112,7 @@ impl Core {
             && !branch.answered
         {
             let event = state.on_timeout(now);
-            self.tell_if(event);
+            self.tell_if(now, event);
         }
         self.branch_failed(running, now, id, context, at, 408);
     }

@@ -124,10 +124,13 @@ impl Core {
     /// Sends a response to where the request came from, unless its transaction has had its final answer.
     pub(super) fn send_up(&mut self, now: Instant, context: &mut Context, code: u16, packet: Option<Packet>) {
         let Some(packet) = packet else { return };
-        // Further 2xx pass in the Accepted state (RFC 6026 §7.1), whatever the machine says.
+        // Further 2xx pass in the Accepted state (RFC 6026 §7.1), whatever the machine says; what it repeats is its first end.
+        let is_over = context.server_is_done();
         context.server.on_send_response(now, code, &TIMING);
         context.trying_at = None;
-        context.last_response = Some(packet.clone());
+        if !is_over {
+            context.last_response = Some(packet.clone());
+        }
         self.count(Counter::ResponsesForwarded);
         self.send(context.upstream, packet);
     }
@@ -199,21 +202,22 @@ impl Core {
         let Some(farm) = running.farm_by_id(context.farm) else {
             return;
         };
-        let to_tag = note.to_tag.unwrap_or_else(|| {
-            let tag = message.to().tag;
-            tag_key(&self.shared.secrets, tag)
-        });
+        let ends = now + longest_life(farm, message);
+        if let Some(to_tag) = note.to_tag {
+            self.shared.directory.with_dialogs(note.key.call, |dialogs| dialogs.renew(&note.key, to_tag, ends));
+            return;
+        }
         let dialog = Dialog {
             key: note.key,
-            to_tag,
+            to_tag: tag_key(&self.shared.secrets, message.to().tag),
             peer: note.peer,
             binding: note.binding,
             since: now,
-            ends: now + longest_life(farm, message),
+            ends,
             ticket: context.branches[at].ticket.take(),
             logged: false,
         };
-        self.remember_dialog(running, now, dialog, note.to_tag.is_none());
+        self.remember_dialog(running, now, dialog);
     }
 
     /// The 2xx of a call that a process before this one was setting up: the token in its Record-Route says all that this one has to
@@ -222,8 +226,7 @@ impl Core {
         let secrets = &self.shared.secrets;
         let call_id = message.call_id();
         let token = |value: NameAddr<'_>| secrets.read_route(value.uri()?.user?, call_id);
-        let (Some(route), Some((farm, _))) =
-            (message.record_routes().find_map(token), running.listener(flow.listener))
+        let (Some(route), Some((farm, _))) = (message.record_routes().find_map(token), running.listener(flow.listener))
         else {
             return;
         };
@@ -253,13 +256,12 @@ impl Core {
         if !route.from_peer {
             self.peer_moved(now, route.binding, flow);
         }
-        self.remember_dialog(running, now, dialog, true);
+        self.remember_dialog(running, now, dialog);
     }
 
-    fn remember_dialog(&mut self, running: &Running, now: Instant, dialog: Dialog, fresh: bool) {
+    fn remember_dialog(&mut self, running: &Running, now: Instant, dialog: Dialog) {
         match self.shared.directory.begin_dialog(dialog, running.settings.limits.dialogs) {
-            Ok(()) if fresh => self.count(Counter::CallsStarted),
-            Ok(()) => {}
+            Ok(()) => self.count(Counter::CallsStarted),
             Err(_) => {
                 self.count(Counter::DialogLimit);
                 self.tell_limit(now, "dialogs");

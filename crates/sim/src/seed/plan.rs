@@ -5,7 +5,7 @@ use crate::node::{BoxPlan, Crash, PhonePlan};
 use crate::random::Random;
 use crate::settings::{algorithm, one_farm};
 use crate::world::WorldSettings;
-use engine::Settings;
+use engine::{Registrations, Settings};
 use sip::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,13 +28,72 @@ pub(super) enum Action {
     End(usize),
     /// The caller of the youngest call sends a re-INVITE.
     Reinvite,
+    /// A phone sends a re-INVITE in its youngest call, whoever called.
+    ReinviteOf(usize),
+    Unregister(usize),
     Rebind(usize),
+    /// Some phone behind a NAT moves in the middle of a call, and sends a re-INVITE so long after.
+    MoveInCall(Duration),
     Crash(usize, Crash),
     Restart(usize),
     Trouble(usize, Trouble),
     KillBalancer,
     StartBalancer,
-    Forge,
+    /// New weights, and perhaps one box less.
+    Reload {
+        weights: [u32; BOXES],
+        without: Option<usize>,
+    },
+    Forge(Forgery),
+}
+
+/// What a stranger makes of what he saw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Forgery {
+    /// A token of one call in another.
+    CopiedToken,
+    /// A token of the same call with a character altered.
+    AlteredToken,
+    /// A token of the same call, outside of its dialog.
+    WithoutTag,
+    /// The Request-URI is a contact that the balancer wrote for a box.
+    ContactId,
+    /// The Path of a registration, which is for boxes only.
+    Path,
+    /// A response with an altered branch.
+    Branch,
+}
+
+/// What sort of world it is. Drawn apart from all else, so that what is not concerned stays as it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    /// Nothing fails but the links.
+    pub(super) is_calm: bool,
+    /// No link doubles datagrams.
+    pub(super) never_doubles: bool,
+    /// Phones are reached by Path (RFC 3327) and not by a contact of the balancer.
+    pub(super) by_path: bool,
+    pub(super) reloads: bool,
+    /// A box leaves the configuration for a while.
+    pub(super) loses_a_box: bool,
+}
+
+impl Kind {
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let is_calm = random.chance(200);
+        let by_path = random.chance(100);
+        let never_doubles = random.chance(250);
+        let reloads = random.chance(300);
+        let loses_a_box = random.chance(150);
+        Self {
+            is_calm,
+            never_doubles: is_calm || never_doubles,
+            by_path,
+            reloads,
+            // The Path of a box that is not configured is a forged one.
+            loses_a_box: loses_a_box && !is_calm && !by_path,
+        }
+    }
 }
 
 /// What is wrong with a box that runs.
@@ -58,7 +117,7 @@ impl Trouble {
 }
 
 impl Plan {
-    pub(super) fn new(settings: &WorldSettings, random: &mut Random) -> Self {
+    pub(super) fn new(settings: &WorldSettings, random: &mut Random, kind: Kind) -> Self {
         let mut plan = Self { actions: BTreeMap::new(), sequence: 0 };
         let phones = settings.phones.len();
         for phone in 0..phones {
@@ -66,22 +125,20 @@ impl Plan {
             plan.add(START + at, Action::Register(phone));
         }
         plan.add_calls(phones, random);
-        plan.add_box_faults(settings.boxes.len(), random);
-        for _ in 0..random.below(12) {
-            let phone = random.index(phones);
-            if settings.phones.get(phone).is_some_and(|phone| phone.outside.is_some()) {
-                plan.add(moment(random), Action::Rebind(phone));
-            }
+        if !kind.is_calm {
+            plan.add_box_faults(settings.boxes.len(), random);
+            plan.add_rebindings(settings, random);
         }
-        for _ in 0..FORGERIES {
-            plan.add(moment(random), Action::Forge);
-        }
-        if random.chance(300) {
+        plan.add_forgeries(kind, random);
+        // A balancer that starts without a box does not know the dialogs that it had there.
+        if !kind.is_calm && !kind.loses_a_box && random.chance(300) {
             let at = moment(random);
             let pause = random.between(Duration::from_millis(20), Duration::from_millis(900));
             plan.add(at, Action::KillBalancer);
             plan.add(at + pause, Action::StartBalancer);
         }
+        plan.add_absences(phones, random);
+        plan.add_reloads(kind, random);
         plan
     }
 
@@ -126,6 +183,54 @@ impl Plan {
         }
     }
 
+    fn add_rebindings(&mut self, settings: &WorldSettings, random: &mut Random) {
+        for _ in 0..random.below(12) {
+            let phone = random.index(settings.phones.len());
+            if settings.phones.get(phone).is_some_and(|phone| phone.outside.is_some()) {
+                self.add(moment(random), Action::Rebind(phone));
+            }
+        }
+        for _ in 0..MOVES_IN_CALLS {
+            let pause = random.between(Duration::from_millis(300), Duration::from_millis(900));
+            self.add(moment(random), Action::MoveInCall(pause));
+        }
+    }
+
+    fn add_forgeries(&mut self, kind: Kind, random: &mut Random) {
+        // Only one of the two ways to a phone is ever seen on the wire of a world.
+        let unseen = if kind.by_path { Forgery::ContactId } else { Forgery::Path };
+        let kinds = FORGERIES.into_iter().filter(|forgery| *forgery != unseen);
+        for forgery in kinds.cycle().take(FORGERY_COUNT) {
+            self.add(moment(random), Action::Forge(forgery));
+        }
+    }
+
+    /// Phones that leave for a moment, in the middle of calls perhaps.
+    fn add_absences(&mut self, phones: usize, random: &mut Random) {
+        for _ in 0..random.below(6) {
+            let phone = random.index(phones);
+            let at = moment(random);
+            let pause = random.between(Duration::from_secs(1), Duration::from_secs(5));
+            self.add(at, Action::Unregister(phone));
+            self.add(at + pause, Action::Register(phone));
+        }
+    }
+
+    fn add_reloads(&mut self, kind: Kind, random: &mut Random) {
+        if kind.reloads {
+            let weights = some_weights(random);
+            self.add(moment(random), Action::Reload { weights, without: None });
+        }
+        if kind.loses_a_box {
+            let weights = some_weights(random);
+            let at = moment(random);
+            let pause = random.between(Duration::from_secs(1), Duration::from_secs(4));
+            let without = Some(random.index(BOXES));
+            self.add(at, Action::Reload { weights, without });
+            self.add(at + pause, Action::Reload { weights, without: None });
+        }
+    }
+
     fn add_trouble(&mut self, index: usize, at: Instant, end: Instant, trouble: Trouble) {
         self.add(at, Action::Trouble(index, trouble));
         self.add(end, Action::Trouble(index, Trouble::None));
@@ -133,7 +238,7 @@ impl Plan {
 }
 
 /// Three boxes with equal users, 50 phones or more, half of them behind NATs, links with faults, any algorithm.
-pub(super) fn world_settings(random: &mut Random) -> WorldSettings {
+pub(super) fn world_settings(random: &mut Random, kind: Kind) -> WorldSettings {
     let count = PHONES + random.index(15);
     let users: Vec<String> = (0..count).map(|index| format!("user{index}")).collect();
     let names: Vec<&str> = users.iter().map(String::as_str).collect();
@@ -143,6 +248,9 @@ pub(super) fn world_settings(random: &mut Random) -> WorldSettings {
     let interval = random.between(Duration::from_secs(1), Duration::from_secs(4));
     let settings = one_farm(BOXES, |farm| {
         farm.max_call_time = LONGEST_CALL;
+        if kind.by_path {
+            farm.registrations = Registrations::Path;
+        }
         for service in &mut farm.services {
             service.algorithm = algorithm(policy);
             service.ping.interval = Some(interval);
@@ -151,7 +259,30 @@ pub(super) fn world_settings(random: &mut Random) -> WorldSettings {
             service.ping.fall = 2;
         }
     });
-    WorldSettings { settings, shards: 1 + random.index(4), link: faulty_link(random), boxes, phones }
+    let shards = 1 + random.index(4);
+    let mut link = faulty_link(random);
+    if kind.never_doubles {
+        link.duplicate_permille = 0;
+    }
+    WorldSettings { settings, shards, link, boxes, phones }
+}
+
+/// The same settings with other weights, and perhaps without one of the boxes.
+pub(super) fn reloaded(settings: &Settings, weights: [u32; BOXES], without: Option<usize>) -> Settings {
+    let mut settings = settings.clone();
+    for farm in &mut settings.farms {
+        for (backend, weight) in farm.backends.iter_mut().zip(weights) {
+            backend.weight = weight;
+        }
+        if let Some(index) = without {
+            farm.backends.remove(index);
+        }
+        let left = farm.backends.len();
+        for service in &mut farm.services {
+            service.backends = (0..left).collect();
+        }
+    }
+    settings
 }
 
 /// The same settings, quiet.
@@ -191,6 +322,10 @@ fn faulty_link(random: &mut Random) -> Link {
     }
 }
 
+fn some_weights(random: &mut Random) -> [u32; BOXES] {
+    std::array::from_fn(|_| 1 + random.below(4) as u32)
+}
+
 /// How a box is gone when it is gone.
 fn some_crash(random: &mut Random) -> Crash {
     if random.chance(500) { Crash::Host } else { Crash::Process }
@@ -209,7 +344,16 @@ const LONGEST_CALL: Duration = Duration::from_secs(600);
 const PHONES: usize = 50;
 const BOXES: usize = 3;
 const CALLS: usize = 200;
-const FORGERIES: usize = 10;
+const MOVES_IN_CALLS: usize = 3;
+const FORGERY_COUNT: usize = 15;
+const FORGERIES: [Forgery; 6] = [
+    Forgery::CopiedToken,
+    Forgery::AlteredToken,
+    Forgery::WithoutTag,
+    Forgery::ContactId,
+    Forgery::Path,
+    Forgery::Branch,
+];
 const ALGORITHMS: [&str; 9] = [
     "weight",
     "round-robin",
@@ -226,24 +370,70 @@ const ALGORITHMS: [&str; 9] = [
 mod tests {
     use super::*;
 
+    fn kind() -> Kind {
+        Kind { is_calm: false, never_doubles: false, by_path: false, reloads: true, loses_a_box: true }
+    }
+
+    fn actions(kind: Kind, seed: u64) -> Vec<Action> {
+        let mut random = Random::new(seed);
+        let settings = world_settings(&mut random, kind);
+        assert!(settings.phones.len() >= 50);
+        assert_eq!(settings.boxes.len(), 3);
+        let mut plan = Plan::new(&settings, &mut random, kind);
+        let mut actions = Vec::new();
+        let mut last = START;
+        while let Some((at, action)) = plan.take_next() {
+            assert!(at >= last, "in order");
+            last = at;
+            actions.push(action);
+        }
+        actions
+    }
+
     #[test]
     fn every_world_is_as_big_as_promised() {
         for seed in 0..20 {
-            let mut random = Random::new(seed);
-            let settings = world_settings(&mut random);
-            let mut plan = Plan::new(&settings, &mut random);
-            assert!(settings.phones.len() >= 50);
-            assert_eq!(settings.boxes.len(), 3);
-            let (mut calls, mut last) = (0, START);
-            while let Some((at, action)) = plan.take_next() {
-                assert!(at >= last, "in order");
-                last = at;
-                if let Action::Call { from, to, .. } = action {
+            let calls = actions(kind(), seed).into_iter().filter(|action| match action {
+                Action::Call { from, to, .. } => {
                     assert!(from != to, "nobody calls himself");
-                    calls += 1;
+                    true
                 }
-            }
-            assert_eq!(calls, CALLS);
+                _ => false,
+            });
+            assert_eq!(calls.count(), CALLS);
         }
+    }
+
+    #[test]
+    fn nothing_fails_in_a_calm_world() {
+        let calm = Kind { is_calm: true, loses_a_box: false, ..kind() };
+        let fails = |action: &Action| {
+            let moves = matches!(action, Action::Rebind(_) | Action::MoveInCall(_));
+            moves || matches!(action, Action::Crash(..) | Action::Trouble(..) | Action::KillBalancer)
+        };
+        for seed in 0..20 {
+            assert!(!actions(calm, seed).iter().any(fails));
+        }
+    }
+
+    #[test]
+    fn a_box_that_leaves_comes_back() {
+        let reloads: Vec<Option<usize>> = actions(kind(), 1)
+            .into_iter()
+            .filter_map(|action| match action {
+                Action::Reload { without, .. } => Some(without),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reloads.len(), 3);
+        assert_eq!(reloads.last(), Some(&None));
+        let settings = world_settings(&mut Random::new(1), kind()).settings;
+        let names = |settings: &Settings| -> Vec<(String, u32)> {
+            let backends = settings.farms.iter().flat_map(|farm| &farm.backends);
+            backends.map(|backend| (backend.name.clone(), backend.weight)).collect()
+        };
+        let left = reloaded(&settings, [2, 3, 4], Some(1));
+        assert_eq!(names(&left), [("pbx1".to_owned(), 2), ("pbx3".to_owned(), 4)]);
+        assert_eq!(names(&reloaded(&settings, [1, 1, 1], None)), names(&settings));
     }
 }
