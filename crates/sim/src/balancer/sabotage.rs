@@ -103,11 +103,10 @@ impl Saboteur {
         let is_refusal = code.is_some_and(|code| code >= 300);
         let is_request = code.is_none();
         let mut besides = None;
-        match self.sabotage {
-            Sabotage::DropsRepeatedSuccess if method == "INVITE" && is_success => {
-                if !self.is_new(&datagram) {
-                    return Vec::new();
-                }
+        let sabotage = self.sabotage;
+        match sabotage {
+            Sabotage::DropsRepeatedSuccess if method == "INVITE" && is_success && !self.is_new(&datagram) => {
+                return Vec::new();
             }
             Sabotage::KeepsCancel if is_request && method == "CANCEL" => return Vec::new(),
             Sabotage::IgnoresCancel if !is_request && method == "CANCEL" => return Vec::new(),
@@ -115,10 +114,10 @@ impl Saboteur {
             Sabotage::CancelsAtOnce if is_request && method == "INVITE" && is_a_box(datagram.to) => {
                 besides = cancel_of(&datagram);
             }
-            Sabotage::ShowsOverload if code == Some(500) => {
-                if self.overloaded.contains(text.header("To").unwrap_or_default()) {
-                    datagram.bytes = replaced(&text, &datagram.bytes, "SIP/2.0 503 Service Unavailable");
-                }
+            Sabotage::ShowsOverload
+                if code == Some(500) && self.overloaded.contains(text.header("To").unwrap_or_default()) =>
+            {
+                datagram.bytes = replaced(&text, &datagram.bytes, "SIP/2.0 503 Service Unavailable");
             }
             Sabotage::BindsTwice if is_request && method == "REGISTER" && is_refresh(&text) => {
                 datagram.bytes = with_another_contact(&datagram.bytes);
