@@ -102,6 +102,7 @@ const SOMEBODY: &str = "<sip:clyde@example.com>;tag=guessed";
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::FORGERIES;
     use super::*;
     use crate::network::Fate;
     use crate::settings::VIP;
@@ -140,14 +141,7 @@ mod tests {
 
     #[test]
     fn each_kind_is_told_by_its_tag() {
-        for forgery in [
-            Forgery::CopiedToken,
-            Forgery::AlteredToken,
-            Forgery::WithoutTag,
-            Forgery::ContactId,
-            Forgery::Path,
-            Forgery::Branch,
-        ] {
+        for forgery in FORGERIES {
             let from = read(forgery).header("From").unwrap_or_default().to_owned();
             assert!(from.contains(&format!(";tag={FORGED}")), "{forgery:?}: {from}");
             assert_eq!(from.contains(FORGED_CONTACT), forgery == Forgery::ContactId);

@@ -346,7 +346,8 @@ const BOXES: usize = 3;
 const CALLS: usize = 200;
 const MOVES_IN_CALLS: usize = 3;
 const FORGERY_COUNT: usize = 15;
-const FORGERIES: [Forgery; 6] = [
+/// Every kind of it.
+pub(super) const FORGERIES: [Forgery; 6] = [
     Forgery::CopiedToken,
     Forgery::AlteredToken,
     Forgery::WithoutTag,
