@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::checked::{Checked, Peer};
-use crate::grammar::{has_empty_item, has_empty_parameter, is_token, number};
+use crate::grammar::{has_empty_parameter, is_token, number};
 use crate::header::Name;
 use crate::message::{DeclaredLength, Limits, Message};
 use crate::uri::Uri;
@@ -312,10 +312,12 @@ fn sequence<'m>(message: &Message<'m>) -> Result<CSeq<'m>, Fault> {
 /// Only the topmost Via is read by a proxy; those below it pass as they are.
 fn top_via<'m>(message: &Message<'m>) -> Result<Via<'m>, Fault> {
     let line = message.first(Name::Via).ok_or(Fault::Missing(Name::Via))?;
-    if has_empty_item(line.value) {
+    let mut values = line.line_values();
+    let top = values.next().ok_or(Fault::EmptyValue(Name::Via))?;
+    values.by_ref().for_each(drop);
+    if values.has_skipped() {
         return Err(Fault::EmptyValue(Name::Via));
     }
-    let top = line.values().next().ok_or(Fault::EmptyValue(Name::Via))?;
     let via = via(&top)?;
     // A proxy appends parameters here.
     if via.version != b"2.0" || has_empty_parameter(top.bytes) { Err(Fault::Via) } else { Ok(via) }
@@ -329,14 +331,18 @@ fn peer<'m>(message: &Message<'m>, name: Name, fault: Fault) -> Result<Peer<'m>,
 
 fn addresses(message: &Message<'_>, name: Name, fault: Fault) -> Result<(), Fault> {
     for line in message.all(name) {
-        if has_empty_item(line.value) {
-            return Err(Fault::EmptyValue(name));
-        }
-        for value in line.values() {
-            if name != Name::Contact || value.bytes != b"*" {
-                readable_address(value.bytes, name, fault)?;
+        let mut values = line.line_values();
+        let mut verdict = Ok(());
+        for value in values.by_ref() {
+            if verdict.is_ok() && (name != Name::Contact || value.bytes != b"*") {
+                verdict = readable_address(value.bytes, name, fault).map(|_| ());
             }
         }
+        // That a value is missing is told first: it may be what makes its neighbour unreadable.
+        if values.has_skipped() {
+            return Err(Fault::EmptyValue(name));
+        }
+        verdict?;
     }
     Ok(())
 }

@@ -118,16 +118,24 @@ pub(crate) fn list_item_end(bytes: &[u8]) -> usize {
 pub(crate) struct Items<'a> {
     /// What is left, beginning at the next item: neither white space nor a comma stands first.
     rest: &'a [u8],
+    /// An item without an octet was skipped.
+    skipped: bool,
 }
 
 impl<'a> Items<'a> {
     pub(crate) fn new(list: &'a [u8]) -> Self {
-        Self { rest: skip_empty_items(list) }
+        let (rest, commas) = skip_empty_items(list);
+        Self { rest, skipped: commas > 0 || rest.is_empty() }
     }
 
     /// No item is left.
     pub(crate) fn is_finished(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// Up to here the list has an item without an octet in it (`a,,b`, `a,`, or nothing at all).
+    pub(crate) fn has_skipped(&self) -> bool {
+        self.skipped
     }
 }
 
@@ -140,35 +148,26 @@ impl<'a> Iterator for Items<'a> {
         }
         let end = list_item_end(self.rest);
         let item = trim_end(head(self.rest, end));
-        self.rest = skip_empty_items(tail(self.rest, end));
+        let (rest, commas) = skip_empty_items(tail(self.rest, end));
+        self.rest = rest;
+        // One comma ends an item, and another one has to follow it.
+        self.skipped |= commas > 1 || (commas == 1 && rest.is_empty());
         Some(item)
     }
 }
 
-fn skip_empty_items(list: &[u8]) -> &[u8] {
+/// What follows white space and commas, and how many commas there were.
+fn skip_empty_items(list: &[u8]) -> (&[u8], usize) {
     let mut rest = list;
+    let mut commas = 0;
     while let Some((octet, after)) = rest.split_first() {
         if !is_lws(*octet) && *octet != b',' {
             break;
         }
+        commas += usize::from(*octet == b',');
         rest = after;
     }
-    rest
-}
-
-/// The list has an item without an octet in it (`a,,b`, `a,`, or nothing at all).
-pub(crate) fn has_empty_item(list: &[u8]) -> bool {
-    let mut rest = list;
-    loop {
-        let end = list_item_end(rest);
-        if trim(head(rest, end)).is_empty() {
-            return true;
-        }
-        if end >= rest.len() {
-            return false;
-        }
-        rest = tail(rest, end + 1);
-    }
+    (rest, commas)
 }
 
 /// The length of the first piece before a semicolon that stands outside quoted strings.
@@ -280,10 +279,18 @@ mod tests {
         let list = b" \"a, \\\", b\" <sip:x,y@z>;p=1 ,, <sip:q> ,\r\n c ,";
         let items: Vec<&[u8]> = Items::new(list).collect();
         assert_eq!(items, [b"\"a, \\\", b\" <sip:x,y@z>;p=1".as_slice(), b"<sip:q>", b"c"]);
-        assert!(has_empty_item(list));
-        assert!(!has_empty_item(b"a, b"));
-        assert!(has_empty_item(b"a,"));
-        assert!(has_empty_item(b" "));
+        let has_skipped = |list: &[u8]| {
+            let mut items = Items::new(list);
+            items.by_ref().for_each(drop);
+            items.has_skipped()
+        };
+        for fine in ["a", "a, b", " a ,\r\n b ", "\"a,,b\"", "<sip:a,,b>", "\"a,"] {
+            assert!(!has_skipped(fine.as_bytes()), "{fine}");
+        }
+        for holed in ["", " ", ",", "a,", ",a", "a,,b", "a, ,b", "a ,", "\"q\",,<x>"] {
+            assert!(has_skipped(holed.as_bytes()), "{holed}");
+        }
+        assert!(has_skipped(list));
         assert_eq!(Items::new(b" ,, ").count(), 0);
     }
 

@@ -106,6 +106,11 @@ pub struct Header<'a> {
 impl<'a> Header<'a> {
     /// The comma-separated values of this line; empty ones are skipped.
     pub fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        self.line_values()
+    }
+
+    /// The same, by name: it also tells of empty values.
+    pub(crate) fn line_values(&self) -> LineValues<'a> {
         LineValues { items: Items::new(self.value), line: self.line, first: true }
     }
 }
@@ -315,10 +320,17 @@ impl<'a> Message<'a> {
 }
 
 /// The values of one header line.
-struct LineValues<'a> {
+pub(crate) struct LineValues<'a> {
     items: Items<'a>,
     line: Span,
     first: bool,
+}
+
+impl LineValues<'_> {
+    /// Up to here the line has a value without an octet in it.
+    pub(crate) fn has_skipped(&self) -> bool {
+        self.items.has_skipped()
+    }
 }
 
 impl<'a> Iterator for LineValues<'a> {
