@@ -4,6 +4,7 @@
 use super::{Core, TIMING};
 use crate::context::{Cancel, Context, Hop};
 use crate::counters::Counter;
+use crate::directory::Dialogs;
 use crate::identity::{tag_key, text_key};
 use crate::io::{Flow, Packet};
 use crate::running::Running;
@@ -178,12 +179,27 @@ impl Core {
 
     /// A peer whose NAT moved it repeats its request, or cancels it, from a new address.
     pub(super) fn calling_peer_moved(&self, now: Instant, flow: Flow, message: &Checked<'_>) {
+        self.follow_move(now, flow, message, Dialogs::move_sender);
+    }
+
+    /// The same for a 2xx that is repeated because its ACK went to the old address.
+    pub(super) fn heard_again(&self, now: Instant, flow: Flow, message: &Checked<'_>) {
+        self.follow_move(now, flow, message, Dialogs::move_called_peer);
+    }
+
+    /// The dialog that has this message's Call-ID and tags learns where its peer is now, and so does the peer's binding.
+    fn follow_move(
+        &self,
+        now: Instant,
+        flow: Flow,
+        message: &Checked<'_>,
+        learn: fn(&mut Dialogs, u64, u64, u64, Flow) -> Option<u64>,
+    ) {
         let secrets = &self.shared.secrets;
         let call = text_key(secrets, message.call_id());
         let (from_tag, to_tag) = (tag_key(secrets, message.from().tag), tag_key(secrets, message.to().tag));
         let directory = &self.shared.directory;
-        let moved = directory.with_dialogs(call, |dialogs| dialogs.move_sender(call, from_tag, to_tag, flow));
-        if let Some(binding) = moved {
+        if let Some(binding) = directory.with_dialogs(call, |dialogs| learn(dialogs, call, from_tag, to_tag, flow)) {
             self.peer_moved(now, binding, flow);
         }
     }
@@ -191,19 +207,6 @@ impl Core {
     pub(super) fn peer_moved(&self, now: Instant, binding: u64, flow: Flow) {
         if binding != 0 {
             self.shared.directory.move_binding(now, binding, flow);
-        }
-    }
-
-    /// The same for a 2xx that is repeated because its ACK went to the old address.
-    pub(super) fn heard_again(&mut self, now: Instant, flow: Flow, message: &Checked<'_>) {
-        let secrets = &self.shared.secrets;
-        let call = text_key(secrets, message.call_id());
-        let from_tag = tag_key(secrets, message.from().tag);
-        let to_tag = tag_key(secrets, message.to().tag);
-        let directory = &self.shared.directory;
-        let moved = directory.with_dialogs(call, |dialogs| dialogs.move_called_peer(call, from_tag, to_tag, flow));
-        if let Some(binding) = moved {
-            self.peer_moved(now, binding, flow);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A unit that is started as root: whom it becomes, what it keeps, and what it says where it cannot.
 
+use crate::common::unit::launch;
 use crate::common::wire::{Station, request};
 use crate::common::{Process, holds_within, namespace};
 use std::fs::Permissions;
@@ -62,18 +63,6 @@ fn write_config(folder: &Path, config: &str, mode: u32) {
     let path = folder.join("tandem.toml");
     std::fs::write(&path, config).expect("the folder is ours");
     std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
-}
-
-fn launch(folder: &Path) -> Process {
-    Process::start(
-        Command::new(env!("CARGO_BIN_EXE_tandem"))
-            .args(["run", "--config"])
-            .arg(folder.join("tandem.toml"))
-            .arg("--state-dir")
-            .arg(folder.join("state")),
-        "tandem",
-        folder,
-    )
 }
 
 fn config(user: &str, listen: &[&str]) -> String {

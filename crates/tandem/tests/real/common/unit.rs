@@ -124,7 +124,8 @@ pub fn backend<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
     })
 }
 
-fn launch(folder: &Path) -> Process {
+/// Starts the program on the `tandem.toml` in the folder, with its state beside it.
+pub fn launch(folder: &Path) -> Process {
     Process::start(
         Command::new(PROGRAM)
             .args(["run", "--config"])
