@@ -104,7 +104,8 @@ fn calls_registrations_and_pings_pass_at_either_pace() {
     let calls = answered("calls", &["--count", "200", "--hold", "20ms", "--pid", &process]);
     assert_eq!((number(&calls, "completed"), &calls["kind"]), (200, &Value::from("call")));
     assert_eq!(calls["latency_us"]["count"], 200, "{calls:#}");
-    assert!(number(&calls, "received") >= 1_200 && number(&calls, "sent") >= 1_200, "{calls:#}");
+    // A 180 that its 200 overtakes, when two workers read from one busy socket, stays behind (RFC 3261 §16.7 step 5).
+    assert!(number(&calls, "received") >= 1_000 && number(&calls, "sent") >= 1_200, "{calls:#}");
     assert!(calls["target"]["cpu_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{calls:#}");
     let rated = answered("calls", &["--rate", "100", "--duration", "2s", "--warm-up", "200ms"]);
     assert!((199..=201).contains(&number(&rated, "completed")), "{rated:#}");
