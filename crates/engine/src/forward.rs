@@ -9,7 +9,7 @@ use crate::running::{FarmView, Running, WrittenAddress};
 use crate::settings::{Registrations, Symmetric};
 use crate::token::{Route, RouteKind, Secrets, TokenText, tag_bits};
 use sip::decimal::{Decimal, ip_text};
-use sip::{Edits, Host, Message, Method, Name, Value, Via};
+use sip::{Edits, Host, Message, Method, Name, Value, Via, ViaParameters};
 use smallvec::SmallVec;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -255,18 +255,18 @@ fn drop_routes(message: &Message<'_>, plan: &Plan, moved: Option<usize>, edits: 
 
 /// RFC 3261 §18.2.1 and RFC 3581 §4: what the previous hop's Via gets.
 pub(crate) fn received(arrival: &Arrival<'_>, edits: &mut Edits) {
-    mark_received(arrival.message, arrival.message.via(), arrival.flow, edits);
+    mark_received(arrival.message, arrival.message.via(), arrival.message.via_parameters(), arrival.flow, edits);
 }
 
-pub(crate) fn mark_received(message: &Message<'_>, via: &Via<'_>, flow: Flow, edits: &mut Edits) {
+pub(crate) fn mark_received(
+    message: &Message<'_>,
+    via: &Via<'_>,
+    parameters: &ViaParameters<'_>,
+    flow: Flow,
+    edits: &mut Edits,
+) {
     let source = flow.remote.ip();
-    let (mut rport, mut received) = (None, false);
-    for (name, value) in sip::value::params(via.params) {
-        if name.eq_ignore_ascii_case(b"rport") {
-            rport = Some((name, value));
-        }
-        received |= name.eq_ignore_ascii_case(b"received");
-    }
+    let ViaParameters { rport, received, .. } = *parameters;
     let asked = rport.is_some();
     if !asked && !received && via.host == Host::Ip(source) {
         return;

@@ -84,7 +84,18 @@ pub enum RouteKind {
 }
 
 /// The octets of one token in a header; long enough for every form.
-pub(crate) type TokenText = SmallVec<[u8; 96]>;
+pub(crate) type TokenText = SmallVec<[u8; TEXT_MOST]>;
+
+/// The octets of a token before they become text.
+struct Raw {
+    octets: [u8; RAW_MOST],
+    length: usize,
+}
+
+/// The longest token has 51.
+const RAW_MOST: usize = 64;
+/// A prefix and the characters of `RAW_MOST` octets.
+const TEXT_MOST: usize = 96;
 
 const BRANCH_PREFIX: &[u8] = b"z9hG4bKtdm";
 const ROUTE_PREFIX: &[u8] = b"tdm";
@@ -96,30 +107,42 @@ const PAIRED: u8 = 1;
 const FROM_PEER: u8 = 2;
 const PATH: u8 = 4;
 
+impl Raw {
+    fn put<const N: usize>(&mut self, octets: [u8; N]) {
+        let room = self.octets.get_mut(self.length..self.length + N).expect("the longest token has room");
+        room.copy_from_slice(&octets);
+        self.length += N;
+    }
+
+    fn written(&self) -> &[u8] {
+        &self.octets[..self.length]
+    }
+}
+
 impl Secrets {
     /// Writes `branch` as the value of a Via's branch parameter.
     pub fn seal_branch(&self, branch: &Branch, call_id: &[u8]) -> TokenText {
         let flags = u8::from(branch.stateless) * STATELESS + u8::from(branch.own) * OWN;
         let mut raw = self.open_token(flags, &branch.upstream);
-        raw.extend_from_slice(&branch.shard.to_be_bytes());
-        raw.extend_from_slice(&branch.index.to_be_bytes());
-        raw.push(branch.attempt);
-        raw.extend_from_slice(&branch.sequence.to_be_bytes());
-        raw.extend_from_slice(&branch.epoch.to_be_bytes());
-        raw.extend_from_slice(&branch.loop_hash.to_be_bytes());
+        raw.put(branch.shard.to_be_bytes());
+        raw.put(branch.index.to_be_bytes());
+        raw.put([branch.attempt]);
+        raw.put(branch.sequence.to_be_bytes());
+        raw.put(branch.epoch.to_be_bytes());
+        raw.put(branch.loop_hash.to_be_bytes());
         self.close_token(raw, &branch.upstream, call_id, BRANCH_PREFIX)
     }
 
     /// Reads a Via's branch parameter. `None`: not ours, forged, or of another Call-ID.
     pub fn read_branch(&self, text: &[u8], call_id: &[u8]) -> Option<Branch> {
         let raw = decode(text.strip_prefix(BRANCH_PREFIX)?)?;
-        self.verify(&raw, call_id)?;
-        branch_fields(&raw)
+        self.verify(raw.written(), call_id)?;
+        branch_fields(raw.written())
     }
 
     /// Reads a Via's branch parameter without the Call-ID that would prove it: whoever asks must prove it otherwise.
     pub(crate) fn read_branch_unproven(&self, text: &[u8]) -> Option<Branch> {
-        branch_fields(&decode(text.strip_prefix(BRANCH_PREFIX)?)?)
+        branch_fields(decode(text.strip_prefix(BRANCH_PREFIX)?)?.written())
     }
 
     /// Writes `route` as the user part of a Record-Route or Path value. For [`RouteKind::Path`] give an empty Call-ID.
@@ -127,19 +150,20 @@ impl Secrets {
         let path = route.kind == RouteKind::Path;
         let flags = u8::from(route.paired) * PAIRED + u8::from(route.from_peer) * FROM_PEER + u8::from(path) * PATH;
         let mut raw = self.open_token(flags, &route.peer);
-        raw.extend_from_slice(&route.backend.0.to_be_bytes());
-        raw.extend_from_slice(&route.binding.to_be_bytes());
-        raw.extend_from_slice(&route.from_tag.to_be_bytes());
-        raw.extend_from_slice(&route.epoch.to_be_bytes());
+        raw.put(route.backend.0.to_be_bytes());
+        raw.put(route.binding.to_be_bytes());
+        raw.put(route.from_tag.to_be_bytes());
+        raw.put(route.epoch.to_be_bytes());
         self.close_token(raw, &route.peer, call_id, ROUTE_PREFIX)
     }
 
     /// Reads the user part of a Route or Request-URI. `None`: not ours, forged, or of another Call-ID.
     pub fn read_route(&self, user: &[u8], call_id: &[u8]) -> Option<Route> {
         let raw = decode(user.strip_prefix(ROUTE_PREFIX)?)?;
+        let raw = raw.written();
         let path = raw.first()? & PATH != 0;
-        self.verify(&raw, if path { b"" } else { call_id })?;
-        route_fields(&raw)
+        self.verify(raw, if path { b"" } else { call_id })?;
+        route_fields(raw)
     }
 
     /// The id under which backends know a phone's contact: a pure function of the AOR and what identifies the phone.
@@ -156,26 +180,27 @@ impl Secrets {
         SipHasher13::new_with_key(&self.contact_key)
     }
 
-    fn open_token(&self, flags: u8, flow: &Flow) -> SmallVec<[u8; 64]> {
+    fn open_token(&self, flags: u8, flow: &Flow) -> Raw {
         let family = if flow.remote.is_ipv6() { IPV6 } else { 0 };
-        SmallVec::from_slice(&[VERSION | family | flags, self.key_id])
+        let mut raw = Raw { octets: [0; RAW_MOST], length: 0 };
+        raw.put([VERSION | family | flags, self.key_id]);
+        raw
     }
 
-    fn close_token(&self, mut raw: SmallVec<[u8; 64]>, flow: &Flow, call_id: &[u8], prefix: &[u8]) -> TokenText {
-        raw.extend_from_slice(&flow.listener.0.to_be_bytes());
+    fn close_token(&self, mut raw: Raw, flow: &Flow, call_id: &[u8], prefix: &[u8]) -> TokenText {
+        raw.put(flow.listener.0.to_be_bytes());
         match flow.remote.ip() {
-            IpAddr::V4(address) => raw.extend_from_slice(&address.octets()),
-            IpAddr::V6(address) => raw.extend_from_slice(&address.octets()),
+            IpAddr::V4(address) => raw.put(address.octets()),
+            IpAddr::V6(address) => raw.put(address.octets()),
         }
-        raw.extend_from_slice(&flow.remote.port().to_be_bytes());
-        let mac = mac(&self.key, &raw, call_id);
-        raw.extend_from_slice(&mac.to_be_bytes());
-        let mut text = TokenText::from_slice(prefix);
-        let mut encoded = [0_u8; 88];
-        // 64 octets become 86 characters; the longest token has 51.
-        let length = URL_SAFE_NO_PAD.encode_slice(&raw, &mut encoded).expect("88 characters hold 66 octets");
-        text.extend_from_slice(&encoded[..length]);
-        text
+        raw.put(flow.remote.port().to_be_bytes());
+        let mac = mac(&self.key, raw.written(), call_id);
+        raw.put(mac.to_be_bytes());
+        let mut text = [0_u8; TEXT_MOST];
+        let (head, rest) = text.split_at_mut(prefix.len());
+        head.copy_from_slice(prefix);
+        let length = URL_SAFE_NO_PAD.encode_slice(raw.written(), rest).expect("86 characters hold 64 octets");
+        TokenText::from_buf_and_len(text, prefix.len() + length)
     }
 
     fn verify(&self, raw: &[u8], call_id: &[u8]) -> Option<()> {
@@ -223,14 +248,14 @@ fn mac(key: &[u8; 16], body: &[u8], call_id: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn decode(text: &[u8]) -> Option<SmallVec<[u8; 64]>> {
-    let mut raw = [0_u8; 64];
+fn decode(text: &[u8]) -> Option<Raw> {
+    let mut octets = [0; RAW_MOST];
     // 64 octets are 86 characters; more cannot be ours.
     if text.len() > 85 {
         return None;
     }
-    let length = URL_SAFE_NO_PAD.decode_slice(text, &mut raw).ok()?;
-    raw.get(..length).map(SmallVec::from_slice)
+    let length = URL_SAFE_NO_PAD.decode_slice(text, &mut octets).ok()?;
+    Some(Raw { octets, length })
 }
 
 fn branch_fields(raw: &[u8]) -> Option<Branch> {

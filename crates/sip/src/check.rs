@@ -6,11 +6,11 @@
 use std::fmt;
 
 use crate::checked::{Checked, Peer};
-use crate::grammar::{has_empty_parameter, is_token, number};
+use crate::grammar::{is_token, number};
 use crate::header::Name;
 use crate::message::{DeclaredLength, Limits, Message};
 use crate::uri::Uri;
-use crate::value::{CSeq, NameAddr, Via, cseq, name_addr, via};
+use crate::value::{CSeq, NameAddr, Via, ViaParameters, cseq, name_addr, via};
 
 /// A violated rule.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -212,14 +212,12 @@ pub fn check<'m>(message: &'m Message<'m>, limits: &Limits) -> Result<Checked<'m
     presence(message)?;
     content_length(message)?;
     let cseq = sequence(message)?;
-    let via = top_via(message)?;
-    let (branch, asks_rport) = via.branch_and_rport();
+    let (via, via_parameters) = top_via(message)?;
     let checked = Checked {
         message,
         uri,
         via,
-        branch,
-        asks_rport,
+        via_parameters,
         from: peer(message, Name::From, Fault::From)?,
         to: peer(message, Name::To, Fault::To)?,
         call_id: call_id(message)?,
@@ -310,7 +308,7 @@ fn sequence<'m>(message: &Message<'m>) -> Result<CSeq<'m>, Fault> {
 }
 
 /// Only the topmost Via is read by a proxy; those below it pass as they are.
-fn top_via<'m>(message: &Message<'m>) -> Result<Via<'m>, Fault> {
+fn top_via<'m>(message: &Message<'m>) -> Result<(Via<'m>, ViaParameters<'m>), Fault> {
     let line = message.first(Name::Via).ok_or(Fault::Missing(Name::Via))?;
     let mut values = line.line_values();
     let top = values.next().ok_or(Fault::EmptyValue(Name::Via))?;
@@ -319,8 +317,9 @@ fn top_via<'m>(message: &Message<'m>) -> Result<Via<'m>, Fault> {
         return Err(Fault::EmptyValue(Name::Via));
     }
     let via = via(&top)?;
+    let parameters = via.parameters();
     // A proxy appends parameters here.
-    if via.version != b"2.0" || has_empty_parameter(top.bytes) { Err(Fault::Via) } else { Ok(via) }
+    if via.version != b"2.0" || parameters.hole { Err(Fault::Via) } else { Ok((via, parameters)) }
 }
 
 fn peer<'m>(message: &Message<'m>, name: Name, fault: Fault) -> Result<Peer<'m>, Fault> {
@@ -356,9 +355,21 @@ fn readable_address(bytes: &[u8], name: Name, fault: Fault) -> Result<(NameAddr<
 }
 
 fn call_id<'m>(message: &Message<'m>) -> Result<&'m [u8], Fault> {
-    let regular = |value: &&[u8]| value.iter().all(|octet| *octet > b' ' && *octet != 0x7f);
+    let regular = |value: &&[u8]| value.iter().fold(true, |fine, octet| fine & IS_PLAIN[usize::from(*octet)]);
     message.call_id().filter(regular).ok_or(Fault::CallId)
 }
+
+/// Neither white space nor a control octet.
+const IS_PLAIN: [bool; 256] = {
+    let mut table = [true; 256];
+    let mut octet = 0;
+    while octet <= b' ' as usize {
+        table[octet] = false;
+        octet += 1;
+    }
+    table[0x7f] = false;
+    table
+};
 
 fn max_forwards(message: &Message<'_>) -> Result<(), Fault> {
     let readable = message.first(Name::MaxForwards).is_none_or(|header| number(header.value).is_some());

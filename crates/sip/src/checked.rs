@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use crate::message::{Message, Method};
 use crate::uri::Uri;
-use crate::value::{CSeq, NameAddr, Via};
+use crate::value::{CSeq, NameAddr, Via, ViaParameters};
 
 /// A message that [`check()`](crate::check()) found no fault in. What is mandatory is there; what was read to judge it is kept. All
 /// else is read from the [`Message`] underneath when it is asked for.
@@ -13,8 +13,7 @@ pub struct Checked<'m> {
     pub(crate) message: &'m Message<'m>,
     pub(crate) uri: Option<Uri<'m>>,
     pub(crate) via: Via<'m>,
-    pub(crate) branch: Option<&'m [u8]>,
-    pub(crate) asks_rport: bool,
+    pub(crate) via_parameters: ViaParameters<'m>,
     pub(crate) from: Peer<'m>,
     pub(crate) to: Peer<'m>,
     pub(crate) call_id: &'m [u8],
@@ -48,14 +47,19 @@ impl<'m> Checked<'m> {
         &self.via
     }
 
+    /// Its parameters.
+    pub fn via_parameters(&self) -> &ViaParameters<'m> {
+        &self.via_parameters
+    }
+
     /// The branch of the topmost Via; those who know RFC 2543 only write none.
     pub fn branch(&self) -> Option<&'m [u8]> {
-        self.branch
+        self.via_parameters.branch
     }
 
     /// The topmost Via has an `rport` (RFC 3581 §3).
     pub fn asks_rport(&self) -> bool {
-        self.asks_rport
+        self.via_parameters.rport.is_some()
     }
 
     /// The From header.

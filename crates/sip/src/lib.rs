@@ -34,4 +34,4 @@ pub use header::Name;
 pub use message::{Header, Limits, Message, Method, RequestLine, Span, StatusLine, Value, parse};
 pub use time::Instant;
 pub use uri::{Host, Scheme, Uri};
-pub use value::{CSeq, Challenge, Contact, Credentials, DialogReference, NameAddr, Via};
+pub use value::{CSeq, Challenge, Contact, Credentials, DialogReference, NameAddr, Via, ViaParameters};

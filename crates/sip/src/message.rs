@@ -239,9 +239,9 @@ impl<'a> Message<'a> {
 
     /// All lines of that header in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = Header<'a>> {
-        let end = self.index.entries.len();
-        let start = self.index.first_of(name).unwrap_or(end);
-        (start..end)
+        let first = self.index.first_of(name);
+        let end = first.map_or(0, |first| if self.is_repeated(name) { self.index.entries.len() } else { first + 1 });
+        (first.unwrap_or(0)..end)
             .filter(move |position| self.index.entries.get(*position).is_some_and(|entry| entry.name == name))
             .filter_map(move |position| self.header_at(position))
     }

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use memchr::memchr;
-
-use crate::grammar::{around, find, head, ip, ipv6, port, tail};
+use crate::grammar::{around, find, find_any, head, ip, ipv6, port, tail};
 use crate::value;
 
 /// A URI in its parts.
@@ -81,9 +79,7 @@ pub fn parse(bytes: &[u8]) -> Result<Uri<'_>, UriFault> {
 
 /// As [`parse`], of octets that may all stand in a URI: what reads the values of headers has looked at them already.
 pub(crate) fn parse_octets(bytes: &[u8]) -> Result<Uri<'_>, UriFault> {
-    let colon = find(b':', bytes).ok_or(UriFault::Scheme)?;
-    let (name, rest) = around(bytes, colon);
-    let scheme = scheme(name).ok_or(UriFault::Scheme)?;
+    let (scheme, rest) = scheme_and_rest(bytes).ok_or(UriFault::Scheme)?;
     if rest.is_empty() {
         return Err(UriFault::Empty);
     }
@@ -101,7 +97,7 @@ pub(crate) fn parse_octets(bytes: &[u8]) -> Result<Uri<'_>, UriFault> {
     match scheme {
         Scheme::Sip | Scheme::Sips => sip(opaque, rest),
         Scheme::Tel => {
-            let end = memchr(b';', rest).unwrap_or(rest.len());
+            let end = find(b';', rest).unwrap_or(rest.len());
             Ok(Uri { user: Some(head(rest, end)), params: tail(rest, end + 1), ..opaque })
         }
         Scheme::Urn => Ok(Uri { user: Some(rest), ..opaque }),
@@ -147,25 +143,25 @@ pub fn host(bytes: &[u8]) -> Host<'_> {
 
 /// Reads the host of a URI or Via: a name, an IPv4 address, or an IPv6 address in brackets.
 pub(crate) fn read_host(bytes: &[u8]) -> Option<Host<'_>> {
-    match bytes {
-        [b'[', inner @ .., b']'] => ipv6(inner).map(|address| Host::Ip(IpAddr::V6(address))),
-        [] => None,
-        [first, ..] => {
-            if !bytes.iter().fold(true, |fine, octet| fine & IS_HOST_OCTET[usize::from(*octet)]) {
-                return None;
-            }
-            let address = if first.is_ascii_digit() { ip(bytes) } else { None };
-            Some(address.map_or(Host::Name(bytes), Host::Ip))
-        }
-    }
+    leading_host(bytes).filter(|(_, end)| *end == bytes.len()).map(|(host, _)| host)
 }
 
-/// The length of the host at the start of `bytes`: through the closing bracket, or up to a delimiter.
-pub(crate) fn host_end(bytes: &[u8]) -> usize {
-    if bytes.first() == Some(&b'[') {
-        return memchr(b']', bytes).map_or(bytes.len(), |bracket| bracket + 1);
+/// The host that `bytes` begin with, and its length. It ends through its closing bracket, or before a delimiter.
+pub(crate) fn leading_host(bytes: &[u8]) -> Option<(Host<'_>, usize)> {
+    let first = bytes.first()?;
+    if *first == b'[' {
+        let bracket = find(b']', bytes)?;
+        let address = ipv6(bytes.get(1..bracket)?)?;
+        return Some((Host::Ip(IpAddr::V6(address)), bracket + 1));
     }
-    bytes.iter().position(|octet| IS_HOST_END[usize::from(*octet)]).unwrap_or(bytes.len())
+    let end = bytes.iter().position(|octet| !IS_HOST_OCTET[usize::from(*octet)]).unwrap_or(bytes.len());
+    let is_delimited = bytes.get(end).is_none_or(|octet| is_host_end(*octet));
+    if end == 0 || !is_delimited {
+        return None;
+    }
+    let name = head(bytes, end);
+    let address = if first.is_ascii_digit() { ip(name) } else { None };
+    Some((address.map_or(Host::Name(name), Host::Ip), end))
 }
 
 /// `[user[:password]@]host[:port][;parameters][?headers]`
@@ -188,18 +184,18 @@ fn sip<'a>(base: Uri<'a>, rest: &'a [u8]) -> Result<Uri<'a>, UriFault> {
             return Err(UriFault::User);
         }
     }
-    let end = host_end(rest);
-    uri.host = read_host(head(rest, end)).ok_or(UriFault::Host)?;
+    let (host, end) = leading_host(rest).ok_or(UriFault::Host)?;
+    uri.host = host;
     rest = tail(rest, end);
     if let [b':', after @ ..] = rest {
-        let end = after.iter().position(|octet| matches!(octet, b';' | b'?')).unwrap_or(after.len());
+        let end = find_any([b';', b'?'], after).unwrap_or(after.len());
         uri.port = Some(port(head(after, end)).ok_or(UriFault::Port)?);
         rest = tail(after, end);
     }
     match rest {
         [] => {}
         [b';', after @ ..] => {
-            let end = memchr(b'?', after).unwrap_or(after.len());
+            let end = find(b'?', after).unwrap_or(after.len());
             uri.params = head(after, end);
             uri.headers = tail(after, end + 1);
         }
@@ -209,12 +205,16 @@ fn sip<'a>(base: Uri<'a>, rest: &'a [u8]) -> Result<Uri<'a>, UriFault> {
     Ok(uri)
 }
 
-fn scheme(name: &[u8]) -> Option<Scheme<'_>> {
-    match name {
-        b"sip" => return Some(Scheme::Sip),
-        b"sips" => return Some(Scheme::Sips),
-        _ => {}
+/// The scheme, and what follows its colon.
+pub(crate) fn scheme_and_rest(bytes: &[u8]) -> Option<(Scheme<'_>, &[u8])> {
+    if let Some(rest) = bytes.strip_prefix(b"sip:") {
+        return Some((Scheme::Sip, rest));
     }
+    let (name, rest) = around(bytes, find(b':', bytes)?);
+    Some((scheme(name)?, rest))
+}
+
+fn scheme(name: &[u8]) -> Option<Scheme<'_>> {
     let (first, rest) = name.split_first()?;
     let regular = first.is_ascii_alphabetic()
         && rest.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'-' | b'.'));
@@ -227,10 +227,9 @@ fn scheme(name: &[u8]) -> Option<Scheme<'_>> {
     Some(found.map_or(Scheme::Other(name), |(_, scheme)| scheme))
 }
 
-/// All of them may stand in a URI. Looks at every octet rather than stopping at the first bad one: without a branch the compiler
-/// takes sixteen at a time.
+/// All of them may stand in a URI.
 pub(crate) fn are_uri_octets(bytes: &[u8]) -> bool {
-    bytes.iter().fold(true, |fine, octet| fine & is_uri_octet(*octet))
+    bytes.iter().fold(true, |fine, octet| fine & IS_URI_OCTET[usize::from(*octet)])
 }
 
 /// What may stand in a URI of a message. Octets above 127 are let pass: they break a rule, but confuse nobody about where the URI ends.
@@ -247,7 +246,7 @@ const fn is_host_end(octet: u8) -> bool {
     matches!(octet, b':' | b';' | b'?' | b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// Both questions as tables: they are asked of every octet of every host.
+/// Both questions as tables: they are asked of every octet of every URI.
 const IS_HOST_OCTET: [bool; 256] = {
     let mut table = [false; 256];
     let mut octet = 0;
@@ -257,11 +256,11 @@ const IS_HOST_OCTET: [bool; 256] = {
     }
     table
 };
-const IS_HOST_END: [bool; 256] = {
+const IS_URI_OCTET: [bool; 256] = {
     let mut table = [false; 256];
     let mut octet = 0;
     while octet < 256 {
-        table[octet] = is_host_end(octet as u8);
+        table[octet] = is_uri_octet(octet as u8);
         octet += 1;
     }
     table

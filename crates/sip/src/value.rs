@@ -6,7 +6,7 @@ mod via_header;
 
 pub use address::{Contact, NameAddr, contact, name_addr};
 pub use authentication::{Challenge, Credentials};
-pub use via_header::{Via, via};
+pub use via_header::{Via, ViaParameters, via};
 
 use crate::check::Fault;
 use crate::grammar::{around, find, head, is_lws, is_token, number, parameter_end, tail, trim, trim_end, trim_start};
@@ -75,6 +75,17 @@ pub(crate) fn dialog_reference<'a>(header: &Header<'a>) -> Option<DialogReferenc
     })
 }
 
+/// One parameter, given without white space around it.
+fn name_and_value(piece: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match find(b'=', piece) {
+        Some(equals) => {
+            let (name, value) = around(piece, equals);
+            (trim_end(name), Some(trim_start(value)))
+        }
+        None => (piece, None),
+    }
+}
+
 struct Params<'a> {
     rest: &'a [u8],
 }
@@ -90,13 +101,7 @@ impl<'a> Iterator for Params<'a> {
             if piece.is_empty() {
                 continue;
             }
-            return Some(match find(b'=', piece) {
-                Some(equals) => {
-                    let (name, value) = around(piece, equals);
-                    (trim_end(name), Some(trim_start(value)))
-                }
-                None => (piece, None),
-            });
+            return Some(name_and_value(piece));
         }
         None
     }

@@ -154,7 +154,7 @@ impl Core {
         };
         self.edits.clear();
         if let Some(via) = message.top_via() {
-            forward::mark_received(&message, &via, flow, &mut self.edits);
+            forward::mark_received(&message, &via, &via.parameters(), flow, &mut self.edits);
         }
         let mut out = Vec::with_capacity(response.len() + 48);
         self.edits.apply(message.bytes(), &mut out);

@@ -336,6 +336,8 @@ fn leads_nowhere(next: &Value<'_>) -> bool {
 
 /// Our Via of a response and the one below it; `None` if there is no further one.
 pub(super) fn pop_via<'m>(message: &Message<'m>) -> Option<(Value<'m>, Value<'m>)> {
-    let mut vias = message.values(Name::Via);
-    Some((vias.next()?, vias.next()?))
+    let mut lines = message.all(Name::Via);
+    let mut of_line = lines.next()?.values();
+    let ours = of_line.next()?;
+    Some((ours, of_line.next().or_else(|| lines.find_map(|line| line.values().next()))?))
 }

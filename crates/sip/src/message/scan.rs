@@ -1,20 +1,20 @@
 //! The one pass over a received message: line ends, header names, where the body begins.
 
-use memchr::{memchr, memchr2, memmem, memrchr};
+use memchr::{memchr2, memmem, memrchr};
 use smallvec::SmallVec;
 
 use super::{Limits, Message, Method, RequestLine, StartLine, StatusLine};
 use crate::check::Fault;
-use crate::grammar::{around, head, number, tail, trim_end, trim_start};
+use crate::grammar::{around, find, head, number, tail, trim_end, trim_start};
 use crate::header::Name;
 
 /// Header lines that are indexed without an allocation.
-const HEADERS_INLINE: usize = 48;
+const HEADERS_INLINE: usize = 24;
 
 /// No line has this name.
 const NOWHERE: u16 = u16::MAX;
 
-/// Splits octets into start line, header lines and body (RFC 3261 §7). It allocates nothing for up to 48 header lines
+/// Splits octets into start line, header lines and body (RFC 3261 §7). It allocates nothing for up to 24 header lines
 /// and is lenient: what can be given a shape is a message, and [`check`](crate::check::check()) finds the rest.
 ///
 /// Line ends before the start line are skipped (§7.5). The body is what Content-Length says; octets after it are ignored and are
@@ -190,7 +190,7 @@ impl Index {
 
     /// Adds one line, given without its line end.
     fn add(&mut self, start: usize, line: &[u8]) {
-        let Some(colon) = memchr(b':', line) else {
+        let Some(colon) = find(b':', line) else {
             self.note(Fault::HeaderLine);
             let end = start + line.len();
             return self.insert(start, Name::Other, trim_end(line).len(), (end, end));
@@ -299,7 +299,7 @@ fn start_line(line: &[u8]) -> Result<(StartLine<'_>, Option<Fault>), Fault> {
         return Err(Fault::NotSip);
     }
     let before = trim_end(before);
-    let (method, uri) = match memchr(b' ', before) {
+    let (method, uri) = match find(b' ', before) {
         Some(space) => around(before, space),
         None => (before, tail(before, before.len())),
     };
@@ -313,7 +313,7 @@ fn start_line(line: &[u8]) -> Result<(StartLine<'_>, Option<Fault>), Fault> {
 
 /// `SIP/2.0 200 OK`; the reason may be empty, and the space before it missing then.
 fn status_line(line: &[u8]) -> Result<StatusLine<'_>, Fault> {
-    let space = memchr(b' ', line).ok_or(Fault::StatusCode)?;
+    let space = find(b' ', line).ok_or(Fault::StatusCode)?;
     let (version, rest) = around(line, space);
     let (digits, reason) = match rest.split_at_checked(3) {
         Some((digits, [])) => (digits, tail(rest, 3)),

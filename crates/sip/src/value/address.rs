@@ -1,11 +1,9 @@
 //! The values of From, To, Contact, Route and their like: a URI, perhaps in brackets, with header parameters.
 
-use memchr::{memchr, memchr2};
-
 use super::param;
 use crate::check::Fault;
 use crate::grammar::{
-    around, find, head, is_lws, list_item_end, number, quoted_end, tail, trim, trim_end, trim_start, unquote,
+    around, find, find_any, head, is_lws, list_item_end, number, quoted_end, tail, trim, trim_end, trim_start, unquote,
 };
 use crate::header::Name;
 use crate::uri::{self, Uri};
@@ -57,7 +55,7 @@ impl<'a> NameAddr<'a> {
     /// The `q` parameter of a Contact in thousandths, 0 to 1000.
     pub fn q(&self) -> Option<u16> {
         let value = self.param(b"q").flatten()?;
-        let (whole, fraction) = match memchr(b'.', value) {
+        let (whole, fraction) = match find(b'.', value) {
             Some(dot) => around(value, dot),
             None => (value, tail(value, value.len())),
         };
@@ -114,7 +112,7 @@ pub fn name_addr(bytes: &[u8]) -> Result<NameAddr<'_>, Fault> {
         };
     }
     // What comes first tells the form: a bracket ends a display name, a semicolon a bare URI.
-    match raw.iter().position(|octet| matches!(octet, b'<' | b';' | b'"')) {
+    match find_any([b'<', b';', b'"'], raw) {
         Some(position) if raw.get(position) == Some(&b'<') => {
             let (display, after) = around(raw, position);
             let display = trim_end(display);
@@ -129,7 +127,7 @@ pub fn name_addr(bytes: &[u8]) -> Result<NameAddr<'_>, Fault> {
 
 /// `after` begins behind the opening bracket.
 fn bracketed<'a>(raw: &'a [u8], display: &'a [u8], after: &'a [u8]) -> Result<NameAddr<'a>, Fault> {
-    let end = memchr(b'>', after).ok_or(Fault::Address)?;
+    let end = find(b'>', after).ok_or(Fault::Address)?;
     let (uri_bytes, after) = around(after, end);
     let params = match trim_start(after) {
         [] => tail(after, after.len()),
@@ -141,9 +139,9 @@ fn bracketed<'a>(raw: &'a [u8], display: &'a [u8], after: &'a [u8]) -> Result<Na
 
 /// Without brackets a semicolon ends the URI, and neither a comma nor a question mark may stand in it (RFC 3261 §20).
 fn bare(raw: &[u8]) -> Result<NameAddr<'_>, Fault> {
-    let end = memchr(b';', raw).unwrap_or(raw.len());
+    let end = find(b';', raw).unwrap_or(raw.len());
     let uri_bytes = trim_end(head(raw, end));
-    if memchr2(b',', b'?', uri_bytes).is_some() {
+    if find_any([b',', b'?'], uri_bytes).is_some() {
         return Err(Fault::Address);
     }
     finish(NameAddr { raw, display: head(raw, 0), uri_bytes, params: tail(raw, end + 1) })
@@ -154,7 +152,7 @@ fn finish(address: NameAddr<'_>) -> Result<NameAddr<'_>, Fault> {
         return Err(Fault::Address);
     }
     // A second value, or a quoted string without end, in the parameters.
-    if memchr2(b',', b'"', address.params).is_some() {
+    if find_any([b',', b'"'], address.params).is_some() {
         check_params(address.params)?;
     }
     Ok(address)
@@ -162,7 +160,7 @@ fn finish(address: NameAddr<'_>) -> Result<NameAddr<'_>, Fault> {
 
 fn check_params(params: &[u8]) -> Result<(), Fault> {
     let mut rest = params;
-    while let Some(quote) = memchr(b'"', rest) {
+    while let Some(quote) = find(b'"', rest) {
         let after = tail(rest, quote + 1);
         let end = quoted_end(after).ok_or(Fault::Quote(Name::Other))?;
         rest = tail(after, end + 1);
@@ -172,13 +170,7 @@ fn check_params(params: &[u8]) -> Result<(), Fault> {
 
 /// A scheme with its colon stands first, and no octet confuses where the URI ends.
 fn is_uri_like(bytes: &[u8]) -> bool {
-    let Some(colon) = find(b':', bytes) else {
-        return false;
-    };
-    let scheme = head(bytes, colon);
-    scheme.first().is_some_and(u8::is_ascii_alphabetic)
-        && scheme.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'-' | b'.'))
-        && uri::are_uri_octets(bytes)
+    uri::scheme_and_rest(bytes).is_some() && uri::are_uri_octets(bytes)
 }
 
 /// A display name without quotes should be tokens. Of what phones send instead, only that is refused which could make two readers see

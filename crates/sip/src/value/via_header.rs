@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{param, params};
+use super::{name_and_value, param};
 use crate::check::Fault;
-use crate::grammar::{around, find, head, ip, is_lws, is_token, number, port, tail, trim, trim_start};
+use crate::grammar::{around, find, head, ip, is_lws, is_token, number, parameter_end, port, tail, trim, trim_start};
 use crate::message::{Span, Value};
 use crate::uri::{self, Host};
 
@@ -40,16 +40,23 @@ impl<'a> Via<'a> {
         param(self.params, name)
     }
 
-    /// The branch, and whether `rport` stands there, in one pass.
-    pub(crate) fn branch_and_rport(&self) -> (Option<&'a [u8]>, bool) {
-        let (mut branch, mut rport) = (None, false);
-        for (name, value) in params(self.params) {
-            if branch.is_none() && name.eq_ignore_ascii_case(b"branch") {
-                branch = Some(value);
-            }
-            rport |= name.eq_ignore_ascii_case(b"rport");
+    /// What a proxy asks of the parameters, in one pass.
+    pub fn parameters(&self) -> ViaParameters<'a> {
+        let mut read = ViaParameters { branch: None, rport: None, received: false, hole: false };
+        if self.params.is_empty() {
+            // Nothing stands there, or nothing behind a semicolon.
+            read.hole = self.raw.ends_with(b";");
+            return read;
         }
-        (branch.flatten(), rport)
+        let mut rest = self.params;
+        loop {
+            let end = parameter_end(rest);
+            read.note(trim(head(rest, end)));
+            if end >= rest.len() {
+                return read;
+            }
+            rest = tail(rest, end + 1);
+        }
     }
 
     /// The branch.
@@ -83,27 +90,50 @@ impl<'a> Via<'a> {
     }
 }
 
+/// The parameters of one Via value that a proxy reads or writes.
+#[derive(Clone, Copy, Debug)]
+pub struct ViaParameters<'a> {
+    /// The first branch that has a value.
+    pub branch: Option<&'a [u8]>,
+    /// The last `rport` (RFC 3581 §3) as it is spelled, with its value.
+    pub rport: Option<(&'a [u8], Option<&'a [u8]>)>,
+    /// There is a `received`.
+    pub received: bool,
+    /// A piece between two semicolons is empty.
+    pub(crate) hole: bool,
+}
+
+impl<'a> ViaParameters<'a> {
+    /// Takes one piece between semicolons, trimmed.
+    fn note(&mut self, piece: &'a [u8]) {
+        if piece.is_empty() {
+            self.hole = true;
+            return;
+        }
+        let (name, value) = name_and_value(piece);
+        match name.len() {
+            5 if name.eq_ignore_ascii_case(b"rport") => self.rport = Some((name, value)),
+            6 if self.branch.is_none() && name.eq_ignore_ascii_case(b"branch") => self.branch = value,
+            8 => self.received |= name.eq_ignore_ascii_case(b"received"),
+            _ => {}
+        }
+    }
+}
+
 /// Reads one value of Via: `SIP/2.0/UDP host:port;parameters`, with white space around each piece.
 ///
 /// # Errors
 /// `Via` for everything that is not of this shape.
 pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
-    let (protocol, rest) = around(value.bytes, find(b'/', value.bytes).ok_or(Fault::Via)?);
-    let (version, rest) = around(rest, find(b'/', rest).ok_or(Fault::Via)?);
-    if !trim(protocol).eq_ignore_ascii_case(b"SIP") || !is_version(trim(version)) {
-        return Err(Fault::Via);
-    }
-    let version = trim(version);
-    let rest = trim_start(rest);
+    let (version, rest) = version(value.bytes).ok_or(Fault::Via)?;
     let end = rest.iter().position(|octet| is_lws(*octet)).ok_or(Fault::Via)?;
     let transport = head(rest, end);
     if !is_token(transport) {
         return Err(Fault::Via);
     }
     let rest = trim_start(tail(rest, end));
-    let end = uri::host_end(rest);
+    let (host, end) = uri::leading_host(rest).ok_or(Fault::Via)?;
     let host_bytes = head(rest, end);
-    let host = uri::read_host(host_bytes).ok_or(Fault::Via)?;
     let mut rest = trim_start(tail(rest, end));
     let mut sent_by_port = None;
     if let [b':', after @ ..] = rest {
@@ -128,6 +158,18 @@ pub fn via<'a>(value: &Value<'a>) -> Result<Via<'a>, Fault> {
         first: value.first,
         last: value.last,
     })
+}
+
+/// The version, and what follows the slash behind it.
+fn version(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    if let Some(rest) = bytes.strip_prefix(b"SIP/2.0/") {
+        return Some((bytes.get(4..7)?, trim_start(rest)));
+    }
+    let (protocol, rest) = around(bytes, find(b'/', bytes)?);
+    let (version, rest) = around(rest, find(b'/', rest)?);
+    let version = trim(version);
+    let readable = trim(protocol).eq_ignore_ascii_case(b"SIP") && is_version(version);
+    readable.then(|| (version, trim_start(rest)))
 }
 
 /// Digits, a dot and digits.
@@ -162,6 +204,28 @@ mod tests {
         assert_eq!(via.maddr(), Some(Host::Ip(IpAddr::from([224, 2, 0, 1]))));
         assert_eq!(fine(b"SIP/2.0/UDP h;rport=19823").rport(), Some(Some(19_823)));
         assert_eq!(fine(b"SIP/2.0/UDP h").rport(), None);
+    }
+
+    #[test]
+    fn parameters_in_one_pass() {
+        let read = fine(b"SIP/2.0/UDP h;RPort ; received=192.0.2.9;branch;Branch = z9hG4bK1;branch=2").parameters();
+        assert_eq!((read.branch, read.received, read.hole), (Some(b"z9hG4bK1".as_slice()), true, false));
+        assert_eq!(read.rport, Some((b"RPort".as_slice(), None)));
+        let read = fine(b"SIP/2.0/UDP h;rport=5060;branch=").parameters();
+        assert_eq!(read.rport, Some((b"rport".as_slice(), Some(b"5060".as_slice()))));
+        assert_eq!((read.branch, read.received), (Some(b"".as_slice()), false));
+        for (text, hole) in [
+            ("h", false),
+            ("h;a=\";;\"", false),
+            ("h;", true),
+            ("h ; ", true),
+            ("h;;a", true),
+            ("h;a;", true),
+            ("h; ;a", true),
+        ] {
+            let text = format!("SIP/2.0/UDP {text}");
+            assert_eq!(fine(text.trim_end().as_bytes()).parameters().hole, hole, "{text}");
+        }
     }
 
     #[test]
