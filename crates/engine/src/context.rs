@@ -1,6 +1,6 @@
 //! The response context of RFC 3261 §16: one server transaction, the client transactions made for it, and what came of them.
 
-use crate::directory::DialogKey;
+use crate::directory::{DialogKey, Directory};
 use crate::id::FarmId;
 use crate::io::{Flow, Packet};
 use crate::machine::{Client, Server};
@@ -161,6 +161,19 @@ pub(crate) struct DialogNote {
     pub(crate) peer: Flow,
     /// The peer's binding, 0 if it has none.
     pub(crate) binding: u64,
+}
+
+impl DialogNote {
+    /// Where the peer was heard last: by its registration, else within the dialog. `None`: neither is known.
+    pub(crate) fn peer_now(&self, directory: &Directory, now: Instant) -> Option<Flow> {
+        if self.binding != 0
+            && let Some(found) = directory.binding(now, self.binding)
+        {
+            return Some(found.flow);
+        }
+        let to_tag = self.to_tag.unwrap_or_default();
+        directory.with_dialogs(self.key.call, |dialogs| dialogs.find(&self.key, to_tag).map(|known| known.peer))
+    }
 }
 
 impl Context {

@@ -1,7 +1,7 @@
 //! What happens by itself: RFC 3261 §16.8 and the timers of §17, the sweep of the directory, the pings.
 
 use super::{Core, TIMING, Timer};
-use crate::context::{Cancel, Context, Hop};
+use crate::context::{Cancel, ClientBranch, Context, Hop};
 use crate::counters::Counter;
 use crate::io::Packet;
 use crate::running::Running;
@@ -85,6 +85,7 @@ impl Core {
             let action = branch.client.on_timer(now, &TIMING);
             match action {
                 ClientAction::Retransmit => {
+                    self.follow_peer(now, branch);
                     let (flow, packet) = (branch.flow, branch.sent.clone());
                     self.count(Counter::Retransmissions);
                     self.send(flow, packet);
@@ -98,6 +99,19 @@ impl Core {
             // §16.8: it rang for three minutes.
             branch.timer_c = None;
             self.want_cancel(running, now, context, at);
+        }
+    }
+
+    /// A peer whose NAT moved it after a request within its dialog was sent may have been heard from its new address meanwhile: there
+    /// the next copy finds it. To the peer it is the same request, branch and all.
+    fn follow_peer(&self, now: Instant, branch: &mut ClientBranch) {
+        let note = branch.dialog.filter(|note| note.to_tag.is_some());
+        if let (Some(note), Hop::Peer) = (note, &branch.hop)
+            && let Some(flow) = note.peer_now(&self.shared.directory, now)
+            && flow.remote != branch.flow.remote
+            && flow.listener == branch.flow.listener
+        {
+            branch.flow = flow;
         }
     }
 
@@ -123,6 +137,14 @@ impl Core {
         let branch = &mut context.branches[at];
         branch.finish();
         let at_backend = matches!(branch.hop, Hop::Backend(_));
+        // RFC 3261 §15.1.1: whoever sent a BYE that nobody answers is done with the dialog.
+        if let Some(note) = branch.dialog
+            && let Some(to_tag) = note.to_tag
+            && (context.kind.bye || at_backend)
+            && self.shared.directory.end_dialog(&note.key, to_tag)
+        {
+            self.count(Counter::CallsEnded);
+        }
         let code = match (at_backend, context.kind.invite) {
             (true, _) => 481,
             (false, true) => 408,
@@ -131,13 +153,6 @@ impl Core {
                 return;
             }
         };
-        if let Some(note) = context.branches[at].dialog
-            && let Some(to_tag) = note.to_tag
-            && (context.kind.bye || code == 481)
-            && self.shared.directory.end_dialog(&note.key, to_tag)
-        {
-            self.count(Counter::CallsEnded);
-        }
         let answer = super::answer::Answer::code(code);
         let packet = self.answer_context(running, context, answer);
         self.keep_best(running, context, None, code, packet);
