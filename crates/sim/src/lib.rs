@@ -16,6 +16,7 @@ pub mod ladder;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod published;
 pub mod random;
 pub mod script;
 pub mod seed;

@@ -1,32 +1,65 @@
-//! `cargo xtask bench`: CPU time per relayed message of tandem and its peers, measured in turn with one generator in one run, beside a
-//! raw relay that forwards datagrams unread. The ratio to the relay is what travels between machines; the figures themselves do not.
+//! `cargo xtask bench`: what tandem costs and what it bears, measured in one run beside a raw relay that forwards datagrams unread. The
+//! ratio to the relay is what travels between machines; the figures themselves do not.
 //!
 //! Everything runs in a private network: the balancer on core 0, the generator, which is both caller and callee, on core 1.
+//!
+//! ```text
+//! messages, peak, memory, scale, workers, reload   the parts, a file each; one more is one more line of `Part::ALL`
+//! subject, process                                 what is measured: programs, their configurations, their use of the machine
+//! programs, loads, status                          who loads it and asks it: our own relay and generator, `tandem load`, `tandem status`
+//! shard, decision, pinned                          the engine in this process, without sockets
+//! figures, pulse                                   CPU per message by rounds, and when the relay makes a run void
+//! requirement, grid, outcome, document             what figures must be, and how they are told
+//! interrupt                                        Ctrl-C
+//! ```
 
+mod decision;
+mod document;
 mod figures;
-mod parts;
+mod grid;
+mod interrupt;
+mod loads;
+mod memory;
+mod messages;
+mod outcome;
+mod peak;
+mod pinned;
 mod process;
+mod programs;
+mod pulse;
+mod reload;
+mod requirement;
+mod scale;
+mod shard;
+mod status;
 mod subject;
+mod workers;
 
-pub use parts::{GenerateOptions, RelayOptions, generate, relay};
+pub use programs::{GenerateOptions, RelayOptions, generate, relay};
 
 use crate::{netns, step, workspace};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use figures::{Figures, Row, Table};
+use figures::Row;
+use interrupt::Interrupt;
+use outcome::{Outcome, Summary};
+use process::Running;
 use std::net::UdpSocket;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 use subject::Subject;
 
 /// What is measured, and how long.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Rounds; medians are taken over them.
+    /// Only these parts, in the order of this list [default: all]
+    #[arg(long = "part", value_enum, value_delimiter = ',')]
+    parts: Vec<Part>,
+    /// Rounds of the part messages; medians are taken over them.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each measurement.
+    /// Seconds of each of its measurements.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Exchanges under way at a time.
@@ -35,12 +68,38 @@ pub struct Options {
     /// Numbers of Kamailio's children to try; its best counts.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
     children: Vec<u32>,
-    /// Besides the relay only what has this in its name.
+    /// Calls a second of the part reload [default: half of tandem's peak]
+    #[arg(long)]
+    rate: Option<f64>,
+    /// In the parts messages and peak: besides the relay only what has this in its name.
     #[arg(long)]
     only: Option<String>,
+    /// The generator on its own core asks its sockets again and again instead of sleeping.
+    #[arg(long)]
+    busy_poll: bool,
     /// Write all figures to this file.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the tables into this document, between its two bench markers.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Part {
+    /// CPU time per relayed message, of everybody.
+    Messages,
+    /// The highest rate without a failure, and a minute at 80 % of it.
+    Peak,
+    /// Memory idle, under calls, and for each registered user.
+    Memory,
+    /// The engine with many backends and users.
+    Scale,
+    /// One trunk and one backend on two workers.
+    Workers,
+    /// The longest latencies while the configuration is reloaded.
+    Reload,
 }
 
 /// One way of using a balancer.
@@ -50,6 +109,34 @@ pub enum Exchange {
     Call,
     /// REGISTER, 401, REGISTER, 200.
     Register,
+}
+
+impl Part {
+    /// In the order they are run: later ones use what earlier ones found.
+    const ALL: [Self; 6] = [Self::Messages, Self::Peak, Self::Memory, Self::Scale, Self::Workers, Self::Reload];
+
+    /// As on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Peak => "peak",
+            Self::Memory => "memory",
+            Self::Scale => "scale",
+            Self::Workers => "workers",
+            Self::Reload => "reload",
+        }
+    }
+
+    fn run(self, bench: &mut Bench<'_>) -> Result<Outcome> {
+        match self {
+            Self::Messages => messages::run(bench),
+            Self::Peak => peak::run(bench),
+            Self::Memory => memory::run(bench),
+            Self::Scale => scale::run(bench),
+            Self::Workers => workers::run(bench),
+            Self::Reload => reload::run(bench),
+        }
+    }
 }
 
 impl Exchange {
@@ -86,91 +173,94 @@ const RELAY_CALLEE_SIDE: &str = "127.0.0.1:5061";
 const CALLER: &str = "127.0.0.1:5070";
 const CALLEE: &str = "127.0.0.1:5080";
 
-/// Cores of the balancer and of the generator.
+/// Cores of the balancer and of the generator, and both.
 const BALANCER_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
+const BOTH_CORES: &str = "0,1";
 
-/// Builds what is measured and runs the rounds in a private network; the result is the exit code.
-pub fn run(_options: &Options) -> Result<u8> {
+/// What all parts have at hand.
+struct Bench<'a> {
+    options: &'a Options,
+    /// This program, beside which tandem was built.
+    own: PathBuf,
+    /// Gone after the run.
+    folder: &'a Path,
+    interrupt: Interrupt,
+    /// Calls a second, once part peak found it.
+    tandem_peak: Option<f64>,
+}
+
+impl Options {
+    fn wanted(&self) -> Vec<Part> {
+        Part::ALL.into_iter().filter(|part| self.parts.is_empty() || self.parts.contains(part)).collect()
+    }
+}
+
+impl Bench<'_> {
+    fn tandem(&self) -> PathBuf {
+        self.own.with_file_name("tandem")
+    }
+
+    /// Everything that is to be compared, the relay first. The state of each lies in a folder of the part.
+    fn subjects(&self, part: Part) -> Vec<Subject> {
+        let all = subject::all(&self.own, &self.folder.join(part.name()), &self.options.children);
+        all.into_iter().filter(|subject| self.is_wanted(subject)).collect()
+    }
+
+    fn is_wanted(&self, subject: &Subject) -> bool {
+        let named = self.options.only.as_ref().is_none_or(|part| subject.name.contains(part.as_str()));
+        named || subject.name == subject::RELAY
+    }
+
+    /// Starts `subject`. Until the generator is there, pings to the callee stay unanswered instead of being refused by the kernel.
+    fn start(&self, subject: &Subject) -> Result<Running> {
+        self.interrupt.check()?;
+        let _placeholder = UdpSocket::bind(CALLEE).context("the callee's address is taken")?;
+        subject.start().with_context(|| format!("cannot start {}", subject.name))
+    }
+}
+
+/// Builds what is measured and runs the parts in a private network, in place of this process: whoever ends it ends the run.
+pub fn run(options: &Options) -> Result<u8> {
+    if let Some(path) = &options.markdown {
+        document::check(path)?;
+    }
     step::run(
         "build",
         workspace::cargo().args(["build", "--release", "--locked"]).args(["--package", "tandem", "--package", "xtask"]),
     )?;
     let program = workspace::target()?.join("release/xtask");
-    let mut command = netns::command(program);
     // The same options again: they were checked on their way to here.
-    command.arg("bench-inside").args(std::env::args().skip(2));
-    Ok(step::exit_code(step::last("rounds", &mut command)?))
+    let error = netns::command(program).arg("bench-inside").args(std::env::args_os().skip(2)).exec();
+    Err(error).context("cannot start unshare (package util-linux)")
 }
 
-/// The rounds. Prints a table for each exchange; the result is 1 if the run is void or something failed.
+/// The parts. Prints their tables and what figures must be; the result is 1 if a part is void or something failed.
 pub fn run_inside(options: &Options) -> Result<u8> {
     let own = std::env::current_exe().context("the path of this program is unknown")?;
     let folder = tempfile::tempdir()?;
-    let subjects: Vec<Subject> = subject::all(&own, folder.path(), &options.children)
-        .into_iter()
-        .filter(|subject| is_wanted(subject, options))
-        .collect();
+    let interrupt = Interrupt::watch()?;
+    let mut bench = Bench { options, own, folder: folder.path(), interrupt, tandem_peak: None };
     let start = Instant::now();
-    let mut tables: Vec<Table> = Exchange::ALL.into_iter().map(Table::new).collect();
-    for round in 1..=options.rounds {
-        for subject in &subjects {
-            for table in &mut tables {
-                let figures = measure(subject, table.exchange, options, &own)
-                    .with_context(|| format!("round {round}, {}", subject.name))?;
-                println!("    round {round}  {:<28} {}", subject.name, figures.line());
-                table.add(&subject.name, figures);
-            }
-        }
+    let mut summary = Summary { outcomes: Vec::new(), machine: process::machine() };
+    for part in options.wanted() {
+        println!("==> {}", part.name());
+        let outcome = part.run(&mut bench);
+        // Whatever came of an interrupted part, it says nothing.
+        bench.interrupt.check()?;
+        let outcome = outcome.unwrap_or_else(|error| Outcome::failed(part, &error));
+        println!("\n{}", outcome.text());
+        summary.outcomes.push(outcome);
     }
-    let mut good = true;
-    for table in &tables {
-        print!("\n{}", table.text());
-        good &= table.is_valid();
-    }
-    println!("\n{} rounds in {:.0} s on {}", options.rounds, start.elapsed().as_secs_f64(), process::machine());
+    println!("{}\n{:.0} s on {}", summary.text(), start.elapsed().as_secs_f64(), summary.machine);
     if let Some(path) = &options.json {
-        write_json(path, &tables)?;
+        let text = serde_json::to_string_pretty(&summary.json())?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(u8::from(!good))
-}
-
-fn is_wanted(subject: &Subject, options: &Options) -> bool {
-    let named = options.only.as_ref().is_none_or(|part| subject.name.contains(part.as_str()));
-    named || subject.name == subject::RELAY
-}
-
-/// Starts the subject, lets the generator use it for a while, and reads what that cost.
-fn measure(subject: &Subject, exchange: Exchange, options: &Options, own: &Path) -> Result<Figures> {
-    // Until the generator is there, pings to the callee stay unanswered instead of being refused by the kernel.
-    let placeholder = UdpSocket::bind(CALLEE).context("the callee's address is taken")?;
-    let running = subject.start()?;
-    let idle_rss = running.rss();
-    drop(placeholder);
-    let before = running.cpu();
-    let output = Command::new("taskset")
-        .args(["-c", GENERATOR_CORE])
-        .arg(own)
-        .args(["generate", exchange.name()])
-        .args(["--seconds", &options.seconds.to_string()])
-        .args(["--concurrency", &options.concurrency.to_string()])
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cannot start the generator")?;
-    let cpu = running.cpu().saturating_sub(before);
-    let rss = running.rss();
-    anyhow::ensure!(output.status.success(), "the generator failed ({})", output.status);
-    let mut figures = Figures::from_generator(&output.stdout, exchange)?;
-    figures.cpu = cpu;
-    figures.rss_bytes = rss;
-    figures.idle_rss_bytes = idle_rss;
-    Ok(figures)
-}
-
-fn write_json(path: &Path, tables: &[Table]) -> Result<()> {
-    let all: Vec<serde_json::Value> = tables.iter().map(Table::json).collect();
-    let text = serde_json::to_string_pretty(&all)?;
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    if let Some(path) = &options.markdown {
+        document::write(path, &summary.markdown())?;
+    }
+    Ok(u8::from(!summary.is_good()))
 }
 
 /// The middle one of `values`; zero if there is none.
@@ -192,4 +282,49 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 fn ratio(row: &Row, base: &Row) -> f64 {
     let base = base.cpu_per_message_us();
     if base > 0.0 { row.cpu_per_message_us() / base } else { 0.0 }
+}
+
+/// Of 2^20 octets.
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn wanted(words: &[&str]) -> Vec<Part> {
+        let words = std::iter::once("bench").chain(words.iter().copied());
+        Line::try_parse_from(words).expect("the words are options").options.wanted()
+    }
+
+    #[test]
+    fn parts_are_chosen_and_keep_their_order() {
+        assert_eq!(wanted(&[]), Part::ALL);
+        assert_eq!(wanted(&["--part", "reload", "--part", "peak"]), [Part::Peak, Part::Reload]);
+        assert_eq!(wanted(&["--part", "scale,memory"]), [Part::Memory, Part::Scale]);
+        assert!(Line::try_parse_from(["bench", "--part", "all"]).is_err());
+    }
+
+    #[test]
+    fn a_part_is_called_as_on_the_command_line() {
+        for part in Part::ALL {
+            assert_eq!(Part::from_str(part.name(), false), Ok(part));
+        }
+        assert_eq!(Part::ALL.len(), Part::value_variants().len());
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+        assert_eq!(median(std::iter::empty()), 0.0);
+    }
 }

@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod gate;
 pub mod netns;
 pub mod peers;
+pub mod published;
 pub mod purity;
 pub mod simulate;
 pub mod source;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use xtask::{bench, checklist, conformance, fuzz, gate, netns, purity, simulate, sync_docs, tidy};
+use xtask::{bench, checklist, conformance, fuzz, gate, netns, published, purity, simulate, sync_docs, tidy};
 
 /// What tandem's developers run.
 #[derive(Parser)]
@@ -32,8 +32,10 @@ enum Task {
         #[arg(long)]
         published: bool,
     },
-    /// CPU time per message of tandem and its peers, in one run with a raw relay.
+    /// What tandem costs and bears, in one run with a raw relay.
     Bench(bench::Options),
+    /// Published results about balancing, measured again, with their figures in docs/performance.md.
+    Published,
     /// Simulated worlds.
     Sim {
         /// How many.
@@ -79,6 +81,7 @@ fn main() -> Result<ExitCode> {
         Task::Checklist => u8::from(!checklist::run()?),
         Task::Conformance { published } => conformance::run(published)?,
         Task::Bench(options) => bench::run(&options)?,
+        Task::Published => published::run()?,
         Task::Sim { seed: Some(seed), .. } => simulate::replay(seed),
         Task::Sim { seeds, first, .. } => simulate::run(first, seeds)?,
         Task::Fuzz { target, minutes } => fuzz::run(&target, minutes)?,

@@ -20,7 +20,7 @@ pub fn run(first: u64, count: u64) -> Result<u8> {
         next: AtomicU64::new(first),
         end: first.saturating_add(count),
         finished: AtomicU64::new(0),
-        failures: Mutex::new(Vec::new()),
+        failed: Mutex::new(Vec::new()),
     };
     let start = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -30,17 +30,17 @@ pub fn run(first: u64, count: u64) -> Result<u8> {
         }
         worlds.report_progress(count, start);
     });
-    let failures = worlds.failures.into_inner().expect("no thread panics while it holds the list");
-    for (seed, failure) in &failures {
-        println!("seed {seed}: {failure}\nagain: cargo xtask sim --seed {seed}\n");
-    }
+    let mut failed = worlds.failed.into_inner().expect("no thread panics while it holds the list");
+    failed.sort_unstable();
+    let seeds: String = failed.iter().map(|seed| format!(" {seed}")).collect();
     println!(
-        "{} worlds in {:.1} s: {} failed",
+        "{} worlds in {:.1} s: {} failed{}{seeds}",
         worlds.finished.into_inner(),
         start.elapsed().as_secs_f64(),
-        failures.len()
+        failed.len(),
+        if failed.is_empty() { "" } else { ", of the seeds" }
     );
-    Ok(u8::from(!failures.is_empty()))
+    Ok(u8::from(!failed.is_empty()))
 }
 
 /// Runs one world and prints its report or its failure.
@@ -74,7 +74,8 @@ struct Worlds {
     next: AtomicU64,
     end: u64,
     finished: AtomicU64,
-    failures: Mutex<Vec<(u64, String)>>,
+    /// Seeds of the worlds that failed.
+    failed: Mutex<Vec<u64>>,
 }
 
 impl Worlds {
@@ -92,7 +93,10 @@ impl Worlds {
                 Err(_) => Some("panicked; the message stands above".to_string()),
             };
             if let Some(failure) = failure {
-                self.lock().push((seed, failure));
+                // At once: a run of hours that is interrupted shall have told what it found.
+                let mut failed = self.lock();
+                println!("seed {seed}: {failure}\nagain: cargo xtask sim --seed {seed}\n");
+                failed.push(seed);
             }
             self.finished.fetch_add(1, Ordering::Relaxed);
         }
@@ -118,7 +122,7 @@ impl Worlds {
         self.lock().len()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(u64, String)>> {
-        self.failures.lock().expect("no thread panics while it holds the list")
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+        self.failed.lock().expect("no thread panics while it holds the list")
     }
 }

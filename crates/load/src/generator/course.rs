@@ -239,7 +239,8 @@ impl Generator {
         let until = [self.caller.next_deadline(), callee].into_iter().flatten().fold(until, Instant::min);
         let mut ready = std::mem::take(&mut self.ready);
         let before = Clock::now();
-        self.poll.wait(Some(until.saturating_since(before)), &mut ready).map_err(|error| NetError::Poll { error })?;
+        let timeout = if self.details.busy_poll { Duration::ZERO } else { until.saturating_since(before) };
+        self.poll.wait(Some(timeout), &mut ready).map_err(|error| NetError::Poll { error })?;
         let waited = Clock::now().saturating_since(before);
         for source in &ready {
             self.serve(*source);

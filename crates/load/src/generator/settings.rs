@@ -65,6 +65,9 @@ pub struct Details {
     pub ready_within: Duration,
     /// Processes whose CPU time and memory are measured.
     pub processes: Vec<u32>,
+    /// Whether to ask the sockets again and again instead of sleeping. Whoever sends to a sleeping thread on another core pays for waking
+    /// it, and in a virtual machine the host has to: a target would look the dearer the more time its generator has left.
+    pub busy_poll: bool,
 }
 
 impl Default for Details {
@@ -83,6 +86,7 @@ impl Default for Details {
             grace: Duration::from_secs(5),
             ready_within: Duration::from_secs(20),
             processes: Vec::new(),
+            busy_poll: false,
         }
     }
 }

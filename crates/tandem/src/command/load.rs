@@ -111,6 +111,9 @@ struct Common {
     /// Measure the CPU time and the memory of this process too; may be given several times
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
+    /// Never sleep: on a core of our own, so that the target does not pay for waking us
+    #[arg(long)]
+    busy_poll: bool,
     /// Tell each second how it goes, even where standard error is no terminal
     #[arg(long)]
     progress: bool,
@@ -209,6 +212,7 @@ fn details(hold: Duration, common: &Common) -> Details {
         grace: common.grace,
         ready_within: common.wait,
         processes: common.pid.clone(),
+        busy_poll: common.busy_poll,
     }
 }
 
@@ -346,7 +350,8 @@ mod tests {
     fn settings_reach_the_load() {
         let calls = calls(
             "--no-answer --rate 2.5 --count 9 --hold 250ms --from 127.0.0.2 --from-users 5 --first-user 7 --from-user 1### \
-             --to-user 600 --domain example.com --password secret --warm-up 3 --grace 1m --wait 0s --pid 1 --pid 2",
+             --to-user 600 --domain example.com --password secret --warm-up 3 --grace 1m --wait 0s --pid 1 --pid 2 \
+             --busy-poll",
         );
         let settings = settings(Kind::Call, &calls.common);
         assert_eq!((settings.pace, settings.duration), (Pace::Rate { per_second: 2.5 }, Duration::MAX));
@@ -357,7 +362,7 @@ mod tests {
         assert_eq!((details.hold, details.warm_up), (Duration::from_millis(250), Duration::from_secs(3)));
         assert_eq!((details.grace, details.ready_within), (Duration::from_secs(60), Duration::ZERO));
         assert_eq!((details.domain.as_deref(), details.password.as_deref()), (Some("example.com"), Some("secret")));
-        assert_eq!((details.answer, details.processes), (false, vec![1, 2]));
+        assert_eq!((details.answer, details.processes, details.busy_poll), (false, vec![1, 2], true));
         let plan = plan(&self::calls("--no-answer --peak --rate 50").common);
         assert_eq!((plan.first, plan.full, plan.short), (50.0, Duration::from_secs(20), Duration::from_secs(5)));
     }

@@ -1,6 +1,7 @@
 //! What was measured, and the table made of it.
 
-use super::{Exchange, median, ratio, subject};
+use super::grid::Grid;
+use super::{Exchange, median, megabytes, ratio, subject};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -56,14 +57,14 @@ impl Figures {
         })
     }
 
-    fn cpu_per_message_us(&self) -> f64 {
+    pub(super) fn cpu_per_message_us(&self) -> f64 {
         if self.messages == 0 {
             return 0.0;
         }
         self.cpu.as_nanos() as f64 / 1000.0 / self.messages as f64
     }
 
-    fn rate(&self) -> f64 {
+    pub(super) fn rate(&self) -> f64 {
         if self.seconds > 0.0 { self.exchanges as f64 / self.seconds } else { 0.0 }
     }
 
@@ -99,11 +100,22 @@ impl Row {
         self.rounds.iter().map(|round| round.failures).sum()
     }
 
-    /// Whether a round strays too far from the median.
-    fn strays(&self) -> bool {
-        let middle = self.cpu_per_message_us();
-        self.rounds.iter().any(|round| (round.cpu_per_message_us() - middle).abs() > VOID_SHARE * middle)
+    /// Why the row makes a run void, if it is the relay's.
+    fn void_reason(&self) -> Option<String> {
+        let rounds: Vec<f64> = self.rounds.iter().map(Figures::cpu_per_message_us).collect();
+        void_reason(&rounds)
     }
+}
+
+/// Why a run with these figures of the relay, CPU microseconds per message, counts for nothing.
+pub(super) fn void_reason(relay: &[f64]) -> Option<String> {
+    let middle = median(relay.iter().copied());
+    let strays = relay.iter().any(|value| (value - middle).abs() > VOID_SHARE * middle);
+    if !strays {
+        return None;
+    }
+    let shown: Vec<String> = relay.iter().map(|value| format!("{value:.2}")).collect();
+    Some(format!("the relay strays by more than 25 % from its median: {} us/message", shown.join(", ")))
 }
 
 /// All subjects of one exchange.
@@ -127,51 +139,50 @@ impl Table {
 
     /// The relay kept its pace and tandem lost nothing.
     pub(super) fn is_valid(&self) -> bool {
-        let steady = self.relay().is_some_and(|relay| !relay.strays());
-        let ours = self.rows.iter().filter(|row| row.name.starts_with("tandem"));
-        steady && ours.map(Row::failures).sum::<u64>() == 0
+        self.void_reason().is_none() && self.failures() == 0
     }
 
-    pub(super) fn text(&self) -> String {
-        let mut text = format!(
-            "{}\n{:<30}{:>11}{:>9}{:>10}{:>9}{:>9}{:>9}{:>9}{:>8}{:>10}\n",
-            self.exchange.title(),
-            "",
-            "us/message",
-            "x relay",
-            "per s",
-            "p50 us",
-            "p99 us",
-            "RSS MB",
-            "idle MB",
-            "failed",
-            "generator"
-        );
+    /// Why the table counts for nothing.
+    pub(super) fn void_reason(&self) -> Option<String> {
+        match self.relay() {
+            Some(relay) => relay.void_reason(),
+            None => Some("the relay was not measured".to_string()),
+        }
+    }
+
+    /// Exchanges that tandem lost.
+    pub(super) fn failures(&self) -> u64 {
+        self.rows.iter().filter(|row| row.name.starts_with("tandem")).map(Row::failures).sum()
+    }
+
+    /// CPU time per message of one subject as a multiple of another's, each at the best of its variants.
+    pub(super) fn ratio(&self, name: &str, base: &str) -> Option<f64> {
+        let shown = self.shown();
+        let find = |wanted: &str| shown.iter().copied().find(|row| subject::family(&row.name) == wanted);
+        Some(ratio(find(name)?, find(base)?)).filter(|ratio| *ratio > 0.0)
+    }
+
+    /// As it is shown; of the variants of one peer only the best.
+    pub(super) fn grid(&self) -> Grid {
+        let columns =
+            ["", "us/message", "x relay", "per s", "p50 us", "p99 us", "RSS MB", "idle MB", "failed", "generator"];
+        let mut grid = Grid::new(self.exchange.title(), &columns);
         for row in &self.shown() {
             let to_relay = self.relay().map_or(0.0, |relay| ratio(row, relay));
-            text.push_str(&format!(
-                "{:<30}{:>11.2}{:>9.2}{:>10.0}{:>9.0}{:>9.0}{:>9.1}{:>9.1}{:>8}{:>8.0} %\n",
-                row.name,
-                row.cpu_per_message_us(),
-                to_relay,
-                row.median(Figures::rate),
-                row.median(|round| round.p50_us),
-                row.median(|round| round.p99_us),
-                row.median(|round| megabytes(round.rss_bytes)),
-                row.median(|round| megabytes(round.idle_rss_bytes)),
-                row.failures(),
-                100.0 * row.median(|round| round.busy)
-            ));
+            grid.row([
+                row.name.clone(),
+                format!("{:.2}", row.cpu_per_message_us()),
+                format!("{to_relay:.2}"),
+                format!("{:.0}", row.median(Figures::rate)),
+                format!("{:.0}", row.median(|round| round.p50_us)),
+                format!("{:.0}", row.median(|round| round.p99_us)),
+                format!("{:.1}", row.median(|round| megabytes(round.rss_bytes))),
+                format!("{:.1}", row.median(|round| megabytes(round.idle_rss_bytes))),
+                row.failures().to_string(),
+                format!("{:.0} %", 100.0 * row.median(|round| round.busy)),
+            ]);
         }
-        if let Some(relay) = self.relay().filter(|relay| relay.strays()) {
-            let rounds: Vec<String> =
-                relay.rounds.iter().map(|round| format!("{:.2}", round.cpu_per_message_us())).collect();
-            text.push_str(&format!(
-                "VOID: the relay strays by more than 25 % from its median: {} us/message\n",
-                rounds.join(", ")
-            ));
-        }
-        text
+        grid
     }
 
     pub(super) fn json(&self) -> Value {
@@ -228,10 +239,6 @@ fn row_json(row: &Row) -> Value {
     })
 }
 
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +262,10 @@ mod tests {
     fn the_ratio_is_that_of_medians() {
         let table = table(&[(subject::RELAY, &[4, 4, 5]), ("tandem stateful", &[6, 5, 30])]);
         assert!(table.is_valid());
-        assert!(table.text().contains("1.50"), "{}", table.text());
+        let text = table.grid().text();
+        assert!(text.contains("1.50"), "{text}");
+        assert_eq!(table.ratio(subject::STATEFUL, subject::RELAY), Some(1.5));
+        assert_eq!(table.ratio(subject::STATELESS, subject::RELAY), None);
     }
 
     #[test]
@@ -263,8 +273,18 @@ mod tests {
         assert!(table(&[(subject::RELAY, &[100, 100, 125])]).is_valid());
         let void = table(&[(subject::RELAY, &[100, 100, 126])]);
         assert!(!void.is_valid());
-        assert!(void.text().contains("VOID"));
+        let reason = void.void_reason().expect("26 % are too much");
+        assert!(reason.contains("100.00, 100.00, 126.00"), "{reason}");
         assert!(!table(&[("tandem stateful", &[4])]).is_valid());
+    }
+
+    #[test]
+    fn what_tandem_loses_makes_a_table_invalid() {
+        let mut table = table(&[(subject::RELAY, &[4])]);
+        table.add("kamailio stateful", Figures { failures: 3, ..round(9) });
+        assert!(table.is_valid(), "others may lose what they like");
+        table.add("tandem stateful", Figures { failures: 2, ..round(9) });
+        assert_eq!((table.is_valid(), table.failures(), table.void_reason()), (false, 2, None));
     }
 
     #[test]

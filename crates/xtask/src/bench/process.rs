@@ -1,9 +1,10 @@
 //! A measured program and all its children.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a program may take to open its socket, or to end when asked to.
@@ -23,8 +24,7 @@ impl Running {
         while !is_bound(port) {
             let ended = running.child.try_wait()?;
             if ended.is_some() || start.elapsed() > PATIENCE {
-                let output = std::fs::read_to_string(&running.log).unwrap_or_default();
-                bail!("it did not open port {port}; it said:\n{output}");
+                bail!("it did not open port {port}; it said:\n{}", running.said());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -35,16 +35,26 @@ impl Running {
 
     /// User and system time of the program and its children so far.
     pub(super) fn cpu(&self) -> Duration {
-        self.family().into_iter().map(super::parts::cpu).sum()
+        self.family().into_iter().map(super::programs::cpu).sum()
     }
 
     /// Resident octets of the program and its children. Shared pages are counted once for each.
     pub(super) fn rss(&self) -> u64 {
-        self.family().into_iter().map(super::parts::rss).sum()
+        self.family().into_iter().map(super::programs::rss).sum()
+    }
+
+    /// The program's own process.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the program said so far.
+    pub(super) fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The program's own process and everything below it.
-    fn family(&self) -> Vec<u32> {
+    pub(super) fn family(&self) -> Vec<u32> {
         let parents = parents();
         let mut family = vec![self.child.id()];
         let mut next = 0;
@@ -70,6 +80,37 @@ impl Drop for Running {
         signal("KILL", &family);
         // The result of a killed program says nothing.
         let _ = self.child.wait();
+    }
+}
+
+/// Sends one signal again and again. A shell that waits for lines does it: to start a program each time would disturb what is measured.
+pub(super) struct Signaller {
+    shell: Child,
+}
+
+impl Signaller {
+    /// `signal` by its name without SIG.
+    pub(super) fn new(signal: &str, process: u32) -> Result<Self> {
+        let shell = Command::new("sh")
+            .args(["-c", "while read -r line; do kill -s \"$0\" \"$1\"; done", signal])
+            .arg(process.to_string())
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("cannot start a shell")?;
+        Ok(Self { shell })
+    }
+
+    pub(super) fn send(&mut self) -> Result<()> {
+        let stdin = self.shell.stdin.as_mut().context("the shell has no input")?;
+        stdin.write_all(b"\n").context("the shell that signals is gone")
+    }
+}
+
+impl Drop for Signaller {
+    fn drop(&mut self) {
+        // It ends with its input.
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
     }
 }
 
@@ -126,6 +167,17 @@ fn is_bound(port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_are_sent_one_a_line() {
+        let mut sleeper = Command::new("sleep").arg("60").spawn().expect("every system has sleep");
+        let mut signaller = Signaller::new("TERM", sleeper.id()).expect("every system has a shell");
+        assert!(matches!(sleeper.try_wait(), Ok(None)), "nothing was sent yet");
+        signaller.send().expect("the shell waits for lines");
+        drop(signaller);
+        let ended = sleeper.wait().expect("it is our child");
+        assert!(!ended.success());
+    }
 
     #[test]
     fn the_parent_is_read_whatever_the_name_is() {

@@ -10,12 +10,22 @@ use std::process::{Command, Stdio};
 
 /// The name of the raw relay, to which all others are compared.
 pub(super) const RELAY: &str = "raw relay";
+pub(super) const STATEFUL: &str = "tandem stateful";
+pub(super) const STATELESS: &str = "tandem stateless";
+pub(super) const KAMAILIO_STATEFUL: &str = "kamailio stateful";
+
+/// The configuration of tandem, in its folder.
+const CONFIG: &str = "tandem.toml";
 
 const PORT: u16 = 5060;
 
+/// With room for the transactions that wait for retransmissions, 32 s each: the peak shall be that of the program, not of this bound.
 const TANDEM_STATEFUL: &str = r#"[unit]
 state_dir = "FOLDER"
-workers = 1
+workers = PROCESSES
+
+[limits]
+transactions = 10000000
 
 [[farm]]
 name = "bench"
@@ -27,7 +37,7 @@ address = "CALLEE"
 
 const TANDEM_STATELESS: &str = r#"[unit]
 state_dir = "FOLDER"
-workers = 1
+workers = PROCESSES
 
 [[farm]]
 name = "bench"
@@ -51,9 +61,12 @@ pub(super) struct Subject {
     arguments: Vec<String>,
     /// Where its files are, made before it starts.
     folder: PathBuf,
-    /// Names and texts, with FOLDER, LISTEN, CALLEE and CHILDREN still to be replaced.
+    /// Names and texts, with FOLDER, LISTEN, CALLEE and PROCESSES still to be replaced.
     files: Vec<(&'static str, &'static str)>,
-    children: u32,
+    /// Children of Kamailio, workers of tandem.
+    processes: u32,
+    /// Where it may run.
+    cores: &'static str,
 }
 
 /// Everything that can be measured on this machine, the relay first. `own` is this program, beside which tandem was built.
@@ -61,8 +74,8 @@ pub(super) fn all(own: &Path, folder: &Path, children: &[u32]) -> Vec<Subject> {
     let tandem = own.with_file_name("tandem");
     let mut subjects = vec![
         relay(own, folder),
-        balancer("tandem stateful", &tandem, folder, TANDEM_STATEFUL),
-        balancer("tandem stateless", &tandem, folder, TANDEM_STATELESS),
+        balancer(STATEFUL, &tandem, folder, TANDEM_STATEFUL),
+        balancer(STATELESS, &tandem, folder, TANDEM_STATELESS),
     ];
     let Some(kamailio) = peers::find("kamailio") else {
         println!("kamailio is not installed and not measured");
@@ -70,7 +83,7 @@ pub(super) fn all(own: &Path, folder: &Path, children: &[u32]) -> Vec<Subject> {
     };
     for (kind, config) in [
         ("kamailio stateless", include_str!("kamailio-stateless.cfg")),
-        ("kamailio stateful", include_str!("kamailio-stateful.cfg")),
+        (KAMAILIO_STATEFUL, include_str!("kamailio-stateful.cfg")),
     ] {
         for count in children {
             subjects.push(peer(kind, &kamailio, folder, config, *count));
@@ -79,13 +92,37 @@ pub(super) fn all(own: &Path, folder: &Path, children: &[u32]) -> Vec<Subject> {
     subjects
 }
 
+/// Tandem with transactions and so many workers on those cores; `own` as in [`all`].
+pub(super) fn stateful(own: &Path, folder: &Path, workers: u32, cores: &'static str) -> Subject {
+    let subject = balancer(STATEFUL, &own.with_file_name("tandem"), folder, TANDEM_STATEFUL);
+    let plural = if workers == 1 { "worker" } else { "workers" };
+    let name = format!("{STATEFUL}, {workers} {plural}");
+    Subject { name, folder: folder.join(format!("tandem-{workers}-workers")), processes: workers, cores, ..subject }
+}
+
 /// The name without the variant: `kamailio stateful` of `kamailio stateful, 2 children`.
 pub(super) fn family(name: &str) -> &str {
     name.split_once(',').map_or(name, |(family, _)| family)
 }
 
 impl Subject {
-    /// Starts it on the balancer's core; returns when it listens.
+    /// Where its files are, tandem's state among them.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where tandem's configuration is.
+    pub(super) fn config_path(&self) -> PathBuf {
+        self.folder.join(CONFIG)
+    }
+
+    /// Tandem's configuration; "" for what has none.
+    pub(super) fn config_text(&self) -> String {
+        let written = self.files.iter().find(|(name, _)| *name == CONFIG);
+        written.map(|(_, text)| self.filled_in(text)).unwrap_or_default()
+    }
+
+    /// Starts it on its cores; returns when it listens.
     pub(super) fn start(&self) -> Result<Running> {
         std::fs::create_dir_all(&self.folder)?;
         for (name, text) in &self.files {
@@ -94,7 +131,7 @@ impl Subject {
         let path = self.folder.join("log");
         let log = File::create(&path)?;
         let child = Command::new("taskset")
-            .args(["-c", BALANCER_CORE])
+            .args(["-c", self.cores])
             .arg(&self.program)
             .args(self.arguments.iter().map(|argument| self.filled_in(argument)))
             .current_dir(&self.folder)
@@ -110,11 +147,12 @@ impl Subject {
         text.replace("FOLDER", &self.folder.to_string_lossy())
             .replace("LISTEN", BALANCER)
             .replace("CALLEE", CALLEE)
-            .replace("CHILDREN", &self.children.to_string())
+            .replace("PROCESSES", &self.processes.to_string())
     }
 }
 
-fn relay(own: &Path, folder: &Path) -> Subject {
+/// The raw relay; `own` is this program.
+pub(super) fn relay(own: &Path, folder: &Path) -> Subject {
     let arguments = ["relay", "--listen", "LISTEN", "--callee-side", RELAY_CALLEE_SIDE, "--callee", "CALLEE"];
     Subject {
         name: RELAY.to_string(),
@@ -122,7 +160,8 @@ fn relay(own: &Path, folder: &Path) -> Subject {
         arguments: arguments.map(String::from).to_vec(),
         folder: folder.join("relay"),
         files: Vec::new(),
-        children: 0,
+        processes: 1,
+        cores: BALANCER_CORE,
     }
 }
 
@@ -133,8 +172,9 @@ fn balancer(name: &str, program: &Path, folder: &Path, config: &'static str) -> 
         program: program.to_path_buf(),
         arguments: arguments.map(String::from).to_vec(),
         folder: folder.join(name.replace(' ', "-")),
-        files: vec![("tandem.toml", config)],
-        children: 0,
+        files: vec![(CONFIG, config)],
+        processes: 1,
+        cores: BALANCER_CORE,
     }
 }
 
@@ -148,7 +188,8 @@ fn peer(kind: &str, program: &Path, folder: &Path, config: &'static str, childre
         arguments: arguments.map(String::from).to_vec(),
         folder: folder.join(format!("{}-{children}", kind.replace(' ', "-"))),
         files: vec![("kamailio.cfg", config), ("dispatcher.list", "1 sip:CALLEE\n")],
-        children,
+        processes: children,
+        cores: BALANCER_CORE,
     }
 }
 
@@ -162,11 +203,20 @@ mod tests {
             let files = subject.files.iter().map(|(_, text)| *text);
             for text in files.chain(subject.arguments.iter().map(String::as_str)) {
                 let filled = subject.filled_in(text);
-                for word in ["FOLDER", "LISTEN", "CALLEE", "CHILDREN"] {
+                for word in ["FOLDER", "LISTEN", "CALLEE", "PROCESSES"] {
                     assert!(!filled.contains(word), "{}: {filled}", subject.name);
                 }
             }
         }
+    }
+
+    #[test]
+    fn workers_are_written_into_the_configuration() {
+        let subject = stateful(Path::new("/bin/xtask"), Path::new("/nowhere"), 2, "0,1");
+        assert_eq!(subject.name, "tandem stateful, 2 workers");
+        assert!(subject.config_text().contains("workers = 2\n"), "{}", subject.config_text());
+        assert_eq!(subject.config_path(), Path::new("/nowhere/tandem-2-workers/tandem.toml"));
+        assert_eq!(relay(Path::new("/bin/xtask"), Path::new("/nowhere")).config_text(), "");
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct GenerateOptions {
     /// Exchanges under way at a time.
     #[arg(long)]
     concurrency: usize,
+    /// Ask the sockets again and again instead of sleeping.
+    #[arg(long)]
+    busy_poll: bool,
 }
 
 /// Relays until the process is ended.
@@ -56,7 +59,8 @@ pub fn generate(options: &GenerateOptions) -> Result<()> {
         caller: CALLER.parse()?,
         callee: CALLEE.parse()?,
     };
-    let report = load::generator::run(settings, &AtomicBool::new(false), |_| {})?;
+    let details = load::generator::Details { busy_poll: options.busy_poll, ..Default::default() };
+    let report = load::generator::run_with(settings, &details, &AtomicBool::new(false), |_| {})?;
     let report = serde_json::json!({
         "exchanges": report.completed,
         "failures": report.failures(),
