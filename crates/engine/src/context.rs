@@ -169,7 +169,7 @@ impl DialogNote {
         if self.binding != 0
             && let Some(found) = directory.binding(now, self.binding)
         {
-            return Some(found.flow);
+            return Some(Flow::from(&found.flow));
         }
         let to_tag = self.to_tag.unwrap_or_default();
         directory.with_dialogs(self.key.call, |dialogs| dialogs.find(&self.key, to_tag).map(|known| known.peer))

@@ -185,12 +185,12 @@ impl Registration {
         let binding = Binding {
             id: offered.id,
             contact: offered.uri.clone(),
-            flow: self.flow,
+            flow: self.flow.into(),
             backend: self.backend,
             expires,
             behind_nat: offered.behind_nat,
             kept_alive: now,
-            held: self.state.as_ref().map(|state| Arc::new(state.hold_registration())),
+            held: self.state.as_ref().map(|state| state.hold_registration()),
         };
         directory.bind(self.aor, &self.name, binding, limits.bindings).map_err(|_| AtLimit)?;
         directory.stick_user(self.aor, self.backend, expires + self.sticky_ttl);

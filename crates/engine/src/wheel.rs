@@ -52,11 +52,8 @@ impl<T: Copy> Wheel<T> {
             }
             self.tick += ahead;
             let slot = (self.tick % SLOTS as u64) as usize;
-            due.append(&mut self.slots[slot]);
-            if self.slots[slot].capacity() > 1_024 {
-                // A burst must not leave its memory in every slot it passed.
-                self.slots[slot] = Vec::new();
-            }
+            // With its memory: or each burst would leave its own in other slots.
+            due.append(&mut std::mem::take(&mut self.slots[slot]));
             self.occupied[slot / 64] &= !(1 << (slot % 64));
             self.tick += 1;
         }

@@ -72,7 +72,7 @@ impl<T: Trace> Decider<'_, T> {
             self.trace.note(|| "the binding of this Path is gone".into());
             return Err(gone(arrival.message));
         };
-        let flow = self.usable(arrival, found.flow).ok_or(Refusal::Status(480))?;
+        let flow = self.usable(arrival, Flow::from(&found.flow)).ok_or(Refusal::Status(480))?;
         let parties = Parties {
             backend: arrival.origin.backend_id(arrival.farm),
             peer: flow,

@@ -4,6 +4,7 @@ use super::rule::addressed;
 use super::{Arrival, Decider, Parties, Placed, Plan, Refusal, Routes, Trace};
 use crate::id::BackendId;
 use crate::identity::{Aor, address_key, attempt_key, text_key};
+use crate::io::Flow;
 use crate::origin::Origin;
 use crate::pool::{Ask, CallTicket};
 use crate::settings::{Fallback, Persistence, Service};
@@ -366,7 +367,7 @@ impl<T: Trace> Decider<'_, T> {
             .with_person(key, |person| {
                 person
                     .all_live(self.now)
-                    .find(|binding| binding.flow.remote == arrival.flow.remote)
+                    .find(|binding| Flow::from(&binding.flow).remote == arrival.flow.remote)
                     .map_or(0, |binding| binding.id)
             })
             .unwrap_or(0)

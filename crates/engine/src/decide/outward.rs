@@ -51,7 +51,7 @@ impl<T: Trace> Decider<'_, T> {
     }
 
     fn towards_binding(&self, arrival: &Arrival<'_>, routes: &Routes<'_>, binding: &Binding) -> Result<Plan, Refusal> {
-        let flow = self.usable(arrival, binding.flow).ok_or(Refusal::Status(480))?;
+        let flow = self.usable(arrival, Flow::from(&binding.flow)).ok_or(Refusal::Status(480))?;
         Ok(self.towards_peer(arrival, routes, flow, Some(&binding.contact), binding.id))
     }
 

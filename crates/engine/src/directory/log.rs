@@ -180,12 +180,12 @@ impl Directory {
         let binding = Binding {
             id,
             contact: Box::from(reader.0),
-            flow,
+            flow: flow.into(),
             backend,
             expires,
             behind_nat,
             kept_alive: clock.now,
-            held: state(backend).map(|state| Arc::new(state.hold_registration())),
+            held: state(backend).map(|state| state.hold_registration()),
         };
         // A full table loses the binding until the phone's next REGISTER; the record itself is sound.
         if self.bind(aor, name, binding, limits.bindings).is_ok() {
@@ -204,7 +204,7 @@ pub(super) fn write_binding(clock: &WallClock, aor: u64, person: &Person, bindin
         out.extend_from_slice(&clock.unix_of(binding.expires).to_be_bytes());
         out.extend_from_slice(&binding.backend.0.to_be_bytes());
         out.push(u8::from(binding.behind_nat));
-        write_flow(&binding.flow, out);
+        write_flow(&Flow::from(&binding.flow), out);
         out.push(name.len() as u8);
         out.extend_from_slice(name);
         out.extend_from_slice(&binding.contact);

@@ -12,11 +12,14 @@
 //! nonces     nonce → the backend that issued it
 //! ```
 
+mod broom;
 mod dialog;
 mod generations;
+mod kept_flow;
 mod log;
 mod people;
 
+pub(crate) use broom::Broom;
 pub(crate) use dialog::{Dialog, DialogKey, Dialogs};
 pub use log::Loaded;
 pub(crate) use log::WallClock;
@@ -213,10 +216,12 @@ impl Directory {
         }
     }
 
-    /// Ends what has expired in every stripe whose number leaves `part` when divided by `parts`.
-    pub(crate) fn sweep(&self, now: Instant, part: usize, parts: usize, keepalive: Option<Duration>) -> Sweep {
+    /// Ends what has expired in the stripes that `broom` comes to now. `keepalive`: the age at which the NAT binding of a phone wants
+    /// to be used again.
+    pub(crate) fn sweep(&self, now: Instant, broom: &mut Broom, keepalive: Option<Duration>) -> Sweep {
         let mut sweep = Sweep::default();
-        for stripe in (part..STRIPES).step_by(parts.max(1)) {
+        for _ in 0..broom.stripes_now() {
+            let stripe = broom.next_stripe();
             let expired = lock(&self.people[stripe]).sweep(now, keepalive, &mut sweep.keep_alive);
             for id in expired {
                 self.forget_contact(id);
@@ -225,6 +230,7 @@ impl Directory {
             self.calls.fetch_sub(ended, Ordering::Relaxed);
             sweep.dialogs_ended += ended;
         }
+        broom.look_at(self.bindings() + self.dialogs());
         sweep
     }
 
@@ -270,7 +276,7 @@ mod tests {
         Binding {
             id,
             contact: Box::from(&b"sip:bonnie@192.0.2.1:5060"[..]),
-            flow: flow(5060),
+            flow: flow(5060).into(),
             backend: BackendId(3),
             expires: at(until),
             behind_nat: true,
@@ -290,11 +296,8 @@ mod tests {
         let found = directory.binding(at(59), 77).expect("bound");
         assert_eq!(found.contact.as_ref(), &b"sip:bonnie@192.0.2.1:5060"[..]);
         assert!(directory.binding(at(60), 77).is_none());
-        let mut sweep = Sweep::default();
-        for part in 0..4 {
-            sweep = directory.sweep(at(61), part, 4, None);
-        }
-        assert_eq!((directory.bindings(), sweep.dialogs_ended), (0, 0));
+        let ended: u64 = (0..4).map(|part| directory.sweep(at(61), &mut Broom::new(part, 4), None).dialogs_ended).sum();
+        assert_eq!((directory.bindings(), ended), (0, 0));
     }
 
     #[test]
@@ -316,9 +319,11 @@ mod tests {
         let directory = directory();
         directory.bind(1, b"x", binding(5, 600), 9).expect("room");
         let every = Some(Duration::from_secs(25));
-        assert!(directory.sweep(at(24), 0, 1, every).keep_alive.is_empty());
-        assert_eq!(directory.sweep(at(25), 0, 1, every).keep_alive, [flow(5060)]);
-        assert!(directory.sweep(at(26), 0, 1, every).keep_alive.is_empty());
-        assert_eq!(directory.sweep(at(50), 0, 1, every).keep_alive.len(), 1);
+        let mut broom = Broom::new(0, 1);
+        let mut due = |seconds| directory.sweep(at(seconds), &mut broom, every).keep_alive;
+        assert!(due(24).is_empty());
+        assert_eq!(due(25), [flow(5060)]);
+        assert!(due(26).is_empty());
+        assert_eq!(due(50).len(), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! Users and their bindings (RFC 3261 §10).
 
+use super::kept_flow::KeptFlow;
 use super::{Full, log};
 use crate::id::BackendId;
 use crate::io::Flow;
@@ -7,40 +8,53 @@ use crate::pool::RegistrationTicket;
 use hashbrown::HashMap;
 use sip::Instant;
 use smallvec::SmallVec;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A contact that a REGISTER bound to its AOR, as the phone gave it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Binding {
     /// The id that backends know the contact by.
     pub(crate) id: u64,
     /// The contact's URI, octet for octet.
     pub(crate) contact: Box<[u8]>,
     /// Where the phone was last heard.
-    pub(crate) flow: Flow,
+    pub(crate) flow: KeptFlow,
     /// The backend that granted the binding.
     pub(crate) backend: BackendId,
     pub(crate) expires: Instant,
     /// The phone's NAT binding must be kept open by us.
     pub(crate) behind_nat: bool,
     pub(crate) kept_alive: Instant,
-    /// Counts the registration at its backend, for as long as any copy of the binding lives.
-    pub(crate) held: Option<Arc<RegistrationTicket>>,
+    /// Counts the registration at its backend.
+    pub(crate) held: Option<RegistrationTicket>,
+}
+
+/// What is taken out to be looked at counts nothing.
+impl Clone for Binding {
+    fn clone(&self) -> Self {
+        Self { contact: self.contact.clone(), flow: self.flow.clone(), held: None, ..*self }
+    }
 }
 
 /// One AOR.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Person {
     /// `user@domain`, for people to read.
     pub(crate) name: Box<[u8]>,
     /// Newest first.
     pub(crate) bindings: SmallVec<[Binding; 1]>,
-    /// The backend the user sticks to, and until when.
-    backend: Option<(BackendId, Instant)>,
+    /// The backend the user sticks to.
+    backend: BackendId,
+    /// Until when; before the first time: not at all.
+    sticks_until: Instant,
 }
 
 impl Person {
+    fn named(name: &[u8]) -> Self {
+        let (backend, sticks_until) = (BackendId(0), Instant::default());
+        Self { name: Box::from(name), bindings: SmallVec::new(), backend, sticks_until }
+    }
+
     /// The live binding with this id.
     pub(crate) fn live(&self, now: Instant, id: u64) -> Option<&Binding> {
         self.bindings.iter().find(|binding| binding.id == id && binding.expires > now)
@@ -52,7 +66,7 @@ impl Person {
     }
 
     pub(crate) fn backend(&self, now: Instant) -> Option<BackendId> {
-        self.backend.filter(|(_, until)| *until > now).map(|(backend, _)| backend)
+        (self.sticks_until > now).then_some(self.backend)
     }
 }
 
@@ -75,7 +89,7 @@ impl People {
         if known.is_none() && full {
             return Err(Full);
         }
-        let person = self.table.entry(aor).or_insert_with(|| Person { name: Box::from(name), ..Person::default() });
+        let person = self.table.entry(aor).or_insert_with(|| Person::named(name));
         if let Some(at) = known {
             let old = person.bindings.remove(at);
             if old.flow == binding.flow {
@@ -118,14 +132,15 @@ impl People {
 
     pub(super) fn stick(&mut self, aor: u64, backend: BackendId, until: Instant) {
         if let Some(person) = self.table.get_mut(&aor) {
-            person.backend = Some((backend, until));
+            person.backend = backend;
+            person.sticks_until = until;
         }
     }
 
     pub(super) fn unstick_backend(&mut self, backend: BackendId) {
         for person in self.table.values_mut() {
-            if person.backend.is_some_and(|(stuck, _)| stuck == backend) {
-                person.backend = None;
+            if person.backend == backend {
+                person.sticks_until = Instant::default();
             }
         }
     }
@@ -134,9 +149,10 @@ impl People {
         let Some(person) = self.table.get_mut(&aor) else {
             return;
         };
+        let flow = KeptFlow::from(flow);
         for binding in &mut person.bindings {
             if binding.id == id && binding.flow != flow {
-                binding.flow = flow;
+                binding.flow = flow.clone();
                 binding.kept_alive = now;
                 self.changed.push(log::Change::Bound { aor, id });
             }
@@ -156,7 +172,7 @@ impl People {
                     && now.saturating_since(binding.kept_alive) >= every
                 {
                     binding.kept_alive = now;
-                    due.push(binding.flow);
+                    due.push(Flow::from(&binding.flow));
                 }
                 live
             });

@@ -28,6 +28,7 @@ mod upstream;
 
 use crate::context::Context;
 use crate::counters::{Counter, Counters};
+use crate::directory::Broom;
 use crate::io::{Event, Flow, Input, Output, Packet};
 use crate::outage::Outage;
 use crate::running::Running;
@@ -61,6 +62,7 @@ struct Core {
     scratch: Vec<u8>,
     random: u64,
     pinger: Pinger,
+    broom: Broom,
     /// The limit last told of, and when.
     limit_told: Option<Instant>,
     /// Outages followed so far.
@@ -92,6 +94,7 @@ impl Shard {
             scratch: Vec::new(),
             random: shared.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             pinger: Pinger::default(),
+            broom: Broom::new(index, shared.shards()),
             limit_told: None,
             outages_seen: shared.outages.count(),
             shared,

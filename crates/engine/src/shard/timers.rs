@@ -3,18 +3,16 @@
 use super::{Core, TIMING, Timer};
 use crate::context::{Cancel, ClientBranch, Context, Hop};
 use crate::counters::Counter;
+use crate::directory::Broom;
 use crate::io::Packet;
 use crate::running::Running;
 use crate::table::{Entry, Id};
 use sip::Instant;
 use sip::transaction::{ClientAction, ServerAction};
-use std::time::Duration;
-
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(super) fn start_sweeping(&mut self, now: Instant) {
-        self.wheel.arm(now + SWEEP_EVERY, Timer::Sweep);
+        self.wheel.arm(now + self.broom.pause(), Timer::Sweep);
     }
 
     pub(super) fn turn(&mut self, running: &Running, now: Instant) {
@@ -184,10 +182,11 @@ impl Core {
 
     /// Ends what has expired in this shard's part of the directory, and keeps the NAT bindings of phones open.
     fn sweep(&mut self, running: &Running, now: Instant) {
-        self.wheel.arm(now + SWEEP_EVERY, Timer::Sweep);
         let every = running.settings.farms.iter().filter_map(|farm| farm.keepalive).min();
-        let (part, parts) = (usize::from(self.index), self.shared.shards());
-        let sweep = self.shared.directory.sweep(now, part, parts, every);
+        // The visit after this one would be too late.
+        let age = every.map(|every| every.saturating_sub(Broom::ROUND));
+        let sweep = self.shared.directory.sweep(now, &mut self.broom, age);
+        self.start_sweeping(now);
         for _ in 0..sweep.dialogs_ended {
             self.count(Counter::CallsEnded);
         }
