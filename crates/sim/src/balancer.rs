@@ -156,6 +156,15 @@ impl Balancer {
         }
     }
 
+    /// What the shell does when the log has grown: only what still holds is written, into a new one.
+    pub fn compact_facts(&mut self, now: Instant) {
+        if let Some(running) = &self.running {
+            self.log = Vec::new();
+            running.shared.drain_facts(now, &mut Vec::new());
+            running.shared.dump_facts(now, &mut self.log);
+        }
+    }
+
     /// A reload; a unit that is down reads the new file when it starts.
     pub fn replace_settings(&mut self, now: Instant, settings: Settings) {
         self.settings = settings.clone();

@@ -36,20 +36,22 @@ use crate::network::Sent;
 use crate::world::World;
 use dialog::Dialog;
 use seen::{Request, Seen};
-use sip::Instant;
+use sip::{Fault, Instant};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use story::Story;
 
 /// A finished run.
 pub struct Model<'a> {
-    wire: Vec<&'a Sent>,
+    /// Each datagram, and what is wrong with it as a message.
+    wire: Vec<(&'a Sent, Option<Fault>)>,
     /// In the order of their Call-IDs.
     stories: Vec<Story<'a>>,
     circumstances: Circumstances,
 }
 
-type DatagramRule = fn(&Sent, &mut Problems);
+/// Besides the datagram: what is wrong with it as a message.
+type DatagramRule = fn(&Sent, Option<Fault>, &mut Problems);
 type RequestRule = fn(&Story<'_>, &Circumstances, &mut Problems);
 /// A dialog and all requests with its Call-ID.
 type DialogRule = fn(&Dialog<'_>, &[Story<'_>], &Circumstances, &mut Problems);
@@ -105,13 +107,15 @@ impl<'a> Model<'a> {
 
     /// Reads a wire by itself.
     pub fn new(wire: impl Iterator<Item = &'a Sent>, mut circumstances: Circumstances) -> Self {
-        let wire: Vec<&'a Sent> = wire.collect();
         let mut requests: BTreeMap<Request<'a>, Vec<Seen<'a>>> = BTreeMap::new();
-        for sent in wire.iter().copied() {
-            if let Some((request, seen)) = Seen::read(sent) {
+        let read = wire.map(|sent| {
+            let (seen, fault) = Seen::read(sent);
+            if let Some((request, seen)) = seen {
                 requests.entry(request).or_default().push(seen);
             }
-        }
+            (sent, fault)
+        });
+        let wire: Vec<(&'a Sent, Option<Fault>)> = read.collect();
         let stories: Vec<Story<'a>> = requests.into_iter().map(|(request, seen)| Story::new(request, seen)).collect();
         circumstances.note_registrations(&stories);
         Self { wire, stories, circumstances }
@@ -120,9 +124,9 @@ impl<'a> Model<'a> {
     /// Everything that does not hold, in a fixed order; empty: all is well.
     pub fn judge(&self) -> Vec<String> {
         let mut problems = Problems::default();
-        for sent in self.wire.iter().copied() {
+        for (sent, fault) in self.wire.iter().copied() {
             for rule in OF_DATAGRAMS {
-                rule(sent, &mut problems);
+                rule(sent, fault, &mut problems);
             }
         }
         for story in &self.stories {

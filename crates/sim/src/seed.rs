@@ -271,14 +271,14 @@ impl<'w> Run<'w> {
             self.world.with_pbx(index, |pbx, _| pbx.set_fault(ua::Fault::None));
         }
         self.world.run_for(Duration::from_secs(10));
-        for _ in 0..2 {
-            self.end_all();
-            self.world.run_for(Duration::from_secs(40));
-        }
+        self.end_all();
+        self.world.run_for(Duration::from_secs(40));
+        // Once more, for calls that were being set up, or whose end a party did not hear of.
+        self.end_all();
         for phone in 0..self.world.phones().len() {
             self.world.unregister(phone);
         }
-        self.world.run_for(Duration::from_secs(5));
+        self.world.run_for(Duration::from_secs(45));
         self.check_memory();
         let settings = plan::without_pings(self.world.balancer().settings());
         self.world.replace_settings(settings);

@@ -1,7 +1,7 @@
 //! One datagram of the wire, as far as the model looks at it.
 
 use crate::network::{Fate, Party, Sent};
-use sip::{Contact, Instant, Limits, Method};
+use sip::{Checked, Contact, Fault, Instant, Limits, Message, Method};
 use std::net::SocketAddr;
 
 /// What tells one request of a dialog from another; the same on both sides of the balancer. CANCEL and ACK share that of
@@ -42,9 +42,37 @@ pub(super) struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// `None`: not SIP, or lacking what every message of these parties has.
-    pub(super) fn read(sent: &'a Sent) -> Option<(Request<'a>, Self)> {
-        let message = sip::parse(&sent.bytes, &Limits::default()).ok()?;
+    /// `None`: not SIP, or lacking what every message of these parties has. Besides what is wrong with it, if anything is.
+    pub(super) fn read(sent: &'a Sent) -> (Option<(Request<'a>, Self)>, Option<Fault>) {
+        let limits = Limits::default();
+        let message = match sip::parse(&sent.bytes, &limits) {
+            Ok(message) => message,
+            Err(fault) => return (None, Some(fault)),
+        };
+        match sip::check(&message, &limits) {
+            Ok(checked) => (Some(Self::of_sound(sent, message.method(), &checked)), None),
+            Err(fault) => (Self::of(sent, &message), Some(fault)),
+        }
+    }
+
+    /// Of what the check has read already.
+    fn of_sound(sent: &'a Sent, method: Method<'a>, message: &Checked<'_>) -> (Request<'a>, Self) {
+        let within = |part: &[u8]| within(&sent.bytes, part);
+        let request = Request {
+            call_id: within(message.call_id()),
+            from_tag: within(message.from().tag.unwrap_or_default()),
+            number: message.cseq().number,
+        };
+        let read = Read {
+            method,
+            branch: within(message.branch().unwrap_or_default()),
+            to_tag: within(message.to().tag.unwrap_or_default()),
+            to_uri: within(message.to().address.uri_bytes),
+        };
+        (request, Self::new(sent, message, read))
+    }
+
+    fn of(sent: &'a Sent, message: &Message<'a>) -> Option<(Request<'a>, Self)> {
         let cseq = message.cseq()?;
         let request = Request {
             call_id: message.call_id()?,
@@ -52,13 +80,26 @@ impl<'a> Seen<'a> {
             number: cseq.number,
         };
         let to = message.to()?;
+        let read = Read {
+            method: cseq.method,
+            branch: message.top_via().and_then(|via| via.branch()).unwrap_or_default(),
+            to_tag: to.tag().unwrap_or_default(),
+            to_uri: to.uri_bytes,
+        };
+        Some((request, Self::new(sent, message, read)))
+    }
+
+    fn new(sent: &'a Sent, message: &Message<'_>, read: Read<'a>) -> Self {
         let code = message.status_line().map(|line| line.code);
-        let registers = code.is_none() && cseq.method == Method::Register;
-        let contact = message.contacts().find_map(|contact| match contact {
-            Contact::Address(address) => Some(address.uri_bytes),
-            Contact::Star => None,
-        });
-        let seen = Self {
+        let registers = code.is_none() && read.method == Method::Register;
+        let contact = || {
+            message.contacts().find_map(|contact| match contact {
+                Contact::Address(address) => Some(within(&sent.bytes, address.uri_bytes)),
+                Contact::Star => None,
+            })
+        };
+        let branch_below = message.vias().nth(1).and_then(|via| via.branch()).unwrap_or_default();
+        Self {
             at: sent.at,
             arrived: sent.arrived,
             from: sent.from,
@@ -66,16 +107,15 @@ impl<'a> Seen<'a> {
             sender: sent.sender,
             receiver: sent.receiver,
             unreachable: sent.fate == Fate::Unreachable,
-            method: cseq.method,
+            method: read.method,
             code,
-            branch: message.top_via().and_then(|via| via.branch()).unwrap_or_default(),
-            branch_below: message.vias().nth(1).and_then(|via| via.branch()).unwrap_or_default(),
-            to_tag: to.tag().unwrap_or_default(),
-            bound_user: registers.then_some(to.uri_bytes),
-            contact: contact.filter(|_| registers),
+            branch: read.branch,
+            branch_below: within(&sent.bytes, branch_below),
+            to_tag: read.to_tag,
+            bound_user: registers.then_some(read.to_uri),
+            contact: if registers { contact() } else { None },
             bytes: &sent.bytes,
-        };
-        Some((request, seen))
+        }
     }
 
     /// A request on its way to the balancer.
@@ -114,4 +154,18 @@ impl<'a> Seen<'a> {
     pub(super) fn has_code_of(&self, up: &Seen<'_>) -> bool {
         self.code == up.code || (self.code == Some(503) && up.code == Some(500))
     }
+}
+
+/// What two ways of reading a message have in common.
+struct Read<'a> {
+    method: Method<'a>,
+    branch: &'a [u8],
+    to_tag: &'a [u8],
+    to_uri: &'a [u8],
+}
+
+/// A part of `whole` that was borrowed for a shorter time; an empty one may come from anywhere.
+fn within<'a>(whole: &'a [u8], part: &[u8]) -> &'a [u8] {
+    let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+    whole.get(start..start.wrapping_add(part.len())).unwrap_or_default()
 }
