@@ -74,9 +74,9 @@ pub struct Options {
     /// In the parts messages and peak: besides the relay only what has this in its name.
     #[arg(long)]
     only: Option<String>,
-    /// The generator on its own core asks its sockets again and again instead of sleeping.
+    /// Let the generator sleep, on its own core too: then whoever sends to it pays for waking it, in a virtual machine with the host's time.
     #[arg(long)]
-    busy_poll: bool,
+    sleep: bool,
     /// Write all figures to this file.
     #[arg(long)]
     json: Option<PathBuf>,

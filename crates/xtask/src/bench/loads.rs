@@ -126,7 +126,7 @@ impl Load {
         for process in running.family() {
             self = self.with("--pid", process);
         }
-        if bench.options.busy_poll && self.cores == GENERATOR_CORE {
+        if !bench.options.sleep && self.cores == GENERATOR_CORE {
             self = self.flag("--busy-poll");
         }
         // A file and no pipe: reports may be longer than a pipe holds.

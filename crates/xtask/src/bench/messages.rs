@@ -41,7 +41,7 @@ pub(super) fn measure(bench: &Bench<'_>, subject: &Subject, exchange: Exchange, 
         .args(["--concurrency", &bench.options.concurrency.to_string()])
         .stdin(Stdio::null())
         .stdout(File::create(&path)?);
-    if bench.options.busy_poll {
+    if !bench.options.sleep {
         command.arg("--busy-poll");
     }
     let before = running.cpu();
