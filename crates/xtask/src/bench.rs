@@ -9,12 +9,11 @@
 //! programs, loads, status                          who loads it and asks it: our own relay and generator, `tandem load`, `tandem status`
 //! shard, decision, pinned                          the engine in this process, without sockets
 //! figures, pulse                                   CPU per message by rounds, and when the relay makes a run void
-//! requirement, grid, outcome, document             what figures must be, and how they are told
+//! requirement, grid, outcome                       what figures must be, and how they are told
 //! interrupt                                        Ctrl-C
 //! ```
 
 mod decision;
-mod document;
 mod figures;
 mod grid;
 mod interrupt;
@@ -37,6 +36,7 @@ mod workers;
 
 pub use programs::{GenerateOptions, RelayOptions, generate, relay};
 
+use crate::document::Section;
 use crate::{netns, step, workspace};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -44,6 +44,7 @@ use figures::Row;
 use interrupt::Interrupt;
 use outcome::{Outcome, Summary};
 use process::Running;
+use serde_json::Value;
 use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -166,6 +167,9 @@ impl Exchange {
     }
 }
 
+/// Of a document, where all tables stand.
+const SECTION: Section = Section("bench");
+
 /// Where the balancer listens, whoever it is.
 const BALANCER: &str = "127.0.0.1:5060";
 /// The relay's side towards the callee.
@@ -223,7 +227,7 @@ impl Bench<'_> {
 /// Builds what is measured and runs the parts in a private network, in place of this process: whoever ends it ends the run.
 pub fn run(options: &Options) -> Result<u8> {
     if let Some(path) = &options.markdown {
-        document::check(path)?;
+        SECTION.check(path)?;
     }
     step::run(
         "build",
@@ -258,7 +262,7 @@ pub fn run_inside(options: &Options) -> Result<u8> {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &options.markdown {
-        document::write(path, &summary.markdown())?;
+        SECTION.write(path, &summary.markdown())?;
     }
     Ok(u8::from(!summary.is_good()))
 }
@@ -282,6 +286,11 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 fn ratio(row: &Row, base: &Row) -> f64 {
     let base = base.cpu_per_message_us();
     if base > 0.0 { row.cpu_per_message_us() / base } else { 0.0 }
+}
+
+/// The count at that place, a JSON pointer, of what a program told.
+fn count(told: &Value, place: &str) -> Result<u64> {
+    told.pointer(place).and_then(Value::as_u64).with_context(|| format!("there is no count {place} in what was told"))
 }
 
 /// Of 2^20 octets.

@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod checklist;
 pub mod conformance;
+mod document;
 pub mod fuzz;
 pub mod gate;
 pub mod netns;

@@ -1,12 +1,12 @@
 //! `cargo xtask published`: published results about balancing, measured again in the simulation, with their figures and
 //! tables in the documentation.
 
+use crate::document::Section;
 use crate::{step, workspace};
 use anyhow::{Context, Result, ensure};
 use sim::published::cluster::{ALGORITHMS, Cluster, Measured, throughput};
 use sim::published::plot::{BarChart, LineChart};
 use sim::published::spread::{Outcome, Plan, hash_user, modulo_and_walk};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,16 +24,17 @@ const MAIN_BOUND_MS: u64 = 200;
 
 const DOCUMENT: &str = "docs/performance.md";
 const FIGURES: &str = "docs/figures";
-const BEGIN: &str = "<!-- published:begin -->";
-const END: &str = "<!-- published:end -->";
+const SECTION: Section = Section("published");
 
 /// Measures with an optimised build, made first if this one is not, and writes what it found; the result is the exit
 /// code.
 pub fn run() -> Result<u8> {
     // Looked at first: minutes of measuring must not end in a missing file.
-    around(&workspace::read(DOCUMENT)?)?;
+    let document = workspace::root().join(DOCUMENT);
+    SECTION.check(&document)?;
     if cfg!(debug_assertions) {
-        return run_optimised();
+        // Millions of messages are a minute with optimisation and many without.
+        return step::optimised("published results", &["published"]);
     }
     let cluster = Cluster::default();
     let measured = measure(&cluster);
@@ -50,32 +51,9 @@ pub fn run() -> Result<u8> {
     println!("\n{tables}");
     write("response-time.svg", &response_chart(&measured).svg())?;
     write("spread.svg", &spread_chart(ours, theirs).svg())?;
-    let text = workspace::read(DOCUMENT)?;
-    let (before, after) = around(&text)?;
-    let section = section(&cluster, &measured, &spreads);
-    let written = format!("{before}{BEGIN}\n{section}{END}{after}");
-    std::fs::write(workspace::root().join(DOCUMENT), written).with_context(|| format!("cannot write {DOCUMENT}"))?;
+    SECTION.write(&document, &section(&cluster, &measured, &spreads))?;
     println!("{DOCUMENT}: written");
     Ok(0)
-}
-
-/// Millions of messages are a minute with optimisation and many without.
-fn run_optimised() -> Result<u8> {
-    step::run(
-        "build",
-        workspace::cargo().args(["build", "--profile", "release-fast", "--locked"]).args(["--package", "xtask"]),
-    )?;
-    let program = workspace::target()?.join("release-fast/xtask");
-    let mut command = Command::new(program);
-    command.arg("published");
-    Ok(step::exit_code(step::last("published results", &mut command)?))
-}
-
-/// The document before and after what stands between the markers.
-fn around(text: &str) -> Result<(&str, &str)> {
-    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{DOCUMENT} has no line `{BEGIN}`"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("{DOCUMENT} has no `{END}` after `{BEGIN}`"))?;
-    Ok((before, after))
 }
 
 fn write(name: &str, svg: &str) -> Result<()> {
@@ -334,15 +312,6 @@ mod tests {
             points.extend([point(algorithm, 0.7, 100), point(algorithm, 0.9, last)]);
         }
         points
-    }
-
-    #[test]
-    fn the_section_replaces_what_stands_between_the_markers() {
-        let text = format!("# a\n{BEGIN}\nold\n{END}\nrest\n");
-        let (before, after) = around(&text).expect("both markers are there");
-        assert_eq!((before, after), ("# a\n", "\nrest\n"));
-        assert!(around("# a\n").is_err());
-        assert!(around(&format!("{END}\n{BEGIN}\n")).is_err());
     }
 
     #[test]

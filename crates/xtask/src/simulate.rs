@@ -1,9 +1,8 @@
 //! `cargo xtask sim`: simulated worlds by the thousand, or one of them again.
 
-use crate::{step, workspace};
+use crate::step;
 use anyhow::Result;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +13,8 @@ const ENOUGH: usize = 10;
 /// Runs the seeds `first .. first + count` with an optimised build, made first if this one is not; the result is the exit code.
 pub fn run(first: u64, count: u64) -> Result<u8> {
     if cfg!(debug_assertions) {
-        return run_optimised(first, count);
+        // A hundred thousand worlds are minutes with optimisation and hours without.
+        return step::optimised("worlds", &["sim", "--first", &first.to_string(), "--seeds", &count.to_string()]);
     }
     let worlds = Worlds {
         next: AtomicU64::new(first),
@@ -55,18 +55,6 @@ pub fn replay(seed: u64) -> u8 {
             1
         }
     }
-}
-
-/// A hundred thousand worlds are minutes with optimisation and hours without.
-fn run_optimised(first: u64, count: u64) -> Result<u8> {
-    step::run(
-        "build",
-        workspace::cargo().args(["build", "--profile", "release-fast", "--locked"]).args(["--package", "xtask"]),
-    )?;
-    let program = workspace::target()?.join("release-fast/xtask");
-    let mut command = Command::new(program);
-    command.arg("sim").args(["--first", &first.to_string()]).args(["--seeds", &count.to_string()]);
-    Ok(step::exit_code(step::last("worlds", &mut command)?))
 }
 
 /// The seeds still to run and what came of the others.

@@ -1,5 +1,6 @@
 //! Steps that announce themselves and say how long they took.
 
+use crate::workspace;
 use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
@@ -19,6 +20,16 @@ pub fn run(name: &str, command: &mut Command) -> Result<()> {
 pub fn last(name: &str, command: &mut Command) -> Result<ExitStatus> {
     println!("==> {name}");
     command.status().with_context(|| format!("cannot start {}", command.get_program().display()))
+}
+
+/// Runs this program again as an optimised build, which is made first, as the step `name`; the result is its exit code.
+pub fn optimised(name: &str, arguments: &[&str]) -> Result<u8> {
+    run(
+        "build",
+        workspace::cargo().args(["build", "--profile", "release-fast", "--locked"]).args(["--package", "xtask"]),
+    )?;
+    let program = workspace::target()?.join("release-fast/xtask");
+    Ok(exit_code(last(name, Command::new(program).args(arguments))?))
 }
 
 /// The number that a shell would see as this process's result.

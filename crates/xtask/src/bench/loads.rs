@@ -1,7 +1,7 @@
 //! Loads by `tandem load`, run as a program of its own, and what it reports.
 
 use super::process::Running;
-use super::{BALANCER, Bench, CALLEE, CALLER, Exchange, GENERATOR_CORE};
+use super::{BALANCER, Bench, CALLEE, CALLER, Exchange, GENERATOR_CORE, count};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -239,12 +239,35 @@ impl Peak {
     }
 }
 
-fn count(report: &Value, path: &str) -> Result<u64> {
-    report.pointer(path).and_then(Value::as_u64).with_context(|| format!("the report has no count {path}"))
-}
-
 fn number(report: &Value, path: &str) -> Result<f64> {
     report.pointer(path).and_then(Value::as_f64).with_context(|| format!("the report has no number {path}"))
+}
+
+#[cfg(test)]
+impl Report {
+    /// Of a thousand calls that went well.
+    pub(super) fn example() -> Self {
+        Self {
+            completed: 1_000,
+            failures: 0,
+            not_started: 0,
+            received: 6_000,
+            retransmissions: 0,
+            kernel_drops: 0,
+            per_second: 100.0,
+            p50_us: 110,
+            p99_us: 990,
+            p99_99_us: 1_990,
+            busy: 0.5,
+            target: Target {
+                cpu_seconds: 1.0,
+                cores: 0.5,
+                busiest_thread: 0.5,
+                cpu_us_per_message: 4.0,
+                rss_bytes: 1 << 20,
+            },
+        }
+    }
 }
 
 #[cfg(test)]

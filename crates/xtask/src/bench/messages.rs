@@ -72,42 +72,22 @@ fn outcome(tables: &[Table]) -> Outcome {
 }
 
 fn requirements(table: &Table) -> Vec<Requirement> {
-    match table.exchange {
-        Exchange::Call => vec![
-            Requirement::at_most(
-                "CPU per message, stateful, call ÷ raw relay",
-                STATEFUL_LIMIT,
-                "",
-                table.ratio(STATEFUL, RELAY),
-            ),
-            Requirement::at_least(
-                "CPU per message, call, Kamailio stateful ÷ tandem stateful",
-                KAMAILIO_FACTOR,
-                "",
-                table.ratio(KAMAILIO_STATEFUL, STATEFUL),
-            ),
-            Requirement::at_most(
-                "CPU per message, stateless, call ÷ raw relay",
-                STATELESS_LIMIT,
-                "",
-                table.ratio(STATELESS, RELAY),
-            ),
-        ],
-        Exchange::Register => vec![
-            Requirement::at_most(
-                "CPU per message, stateful, registration ÷ raw relay",
-                STATEFUL_LIMIT,
-                "",
-                table.ratio(STATEFUL, RELAY),
-            ),
-            Requirement::at_most(
-                "CPU per message, stateless, registration ÷ raw relay",
-                STATELESS_LIMIT,
-                "",
-                table.ratio(STATELESS, RELAY),
-            ),
-        ],
-    }
+    let what = match table.exchange {
+        Exchange::Call => "call",
+        Exchange::Register => "registration",
+    };
+    let beside_relay = |kind: &str, subject: &str, limit: f64| {
+        let figure = format!("CPU per message, {kind}, {what} ÷ raw relay");
+        Requirement::at_most(figure, limit, "", table.ratio(subject, RELAY))
+    };
+    let beside_kamailio = (table.exchange == Exchange::Call).then(|| {
+        let figure = "CPU per message, call, Kamailio stateful ÷ tandem stateful";
+        Requirement::at_least(figure, KAMAILIO_FACTOR, "", table.ratio(KAMAILIO_STATEFUL, STATEFUL))
+    });
+    let mut requirements = vec![beside_relay("stateful", STATEFUL, STATEFUL_LIMIT)];
+    requirements.extend(beside_kamailio);
+    requirements.push(beside_relay("stateless", STATELESS, STATELESS_LIMIT));
+    requirements
 }
 
 const STATEFUL_LIMIT: f64 = 1.45;

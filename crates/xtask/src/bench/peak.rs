@@ -210,30 +210,10 @@ const ENDURED_SECONDS: u64 = 60;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::loads::Target;
     use crate::bench::requirement::Verdict;
 
     fn report(failures: u64, not_started: u64, kernel_drops: u64) -> Report {
-        Report {
-            completed: 1_000,
-            failures,
-            not_started,
-            received: 6_000,
-            retransmissions: 0,
-            kernel_drops,
-            per_second: 100.0,
-            p50_us: 110,
-            p99_us: 990,
-            p99_99_us: 1_990,
-            busy: 0.5,
-            target: Target {
-                cpu_seconds: 1.0,
-                cores: 0.5,
-                busiest_thread: 0.5,
-                cpu_us_per_message: 4.0,
-                rss_bytes: 1 << 20,
-            },
-        }
+        Report { failures, not_started, kernel_drops, ..Report::example() }
     }
 
     fn verdicts(failures: u64, not_started: u64, generator_drops: u64, tandem_drops: u64) -> Vec<Verdict> {

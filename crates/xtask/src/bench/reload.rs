@@ -200,25 +200,12 @@ mod tests {
     use crate::bench::requirement::Verdict;
 
     fn row(name: &'static str, p99_99_us: u64, failures: u64, us_per_message: &[f64]) -> Row {
+        let example = Report::example();
         let report = |us_per_message: &f64| Report {
-            completed: 1_000,
             failures,
-            not_started: 0,
-            received: 6_000,
-            retransmissions: 0,
-            kernel_drops: 0,
-            per_second: 100.0,
-            p50_us: 100,
-            p99_us: 200,
             p99_99_us,
-            busy: 0.5,
-            target: Target {
-                cpu_seconds: 1.0,
-                cores: 0.5,
-                busiest_thread: 0.5,
-                cpu_us_per_message: *us_per_message,
-                rss_bytes: 0,
-            },
+            target: Target { cpu_us_per_message: *us_per_message, ..example.target },
+            ..example.clone()
         };
         Row { name, reports: us_per_message.iter().map(report).collect(), reloads: Reloads::default() }
     }

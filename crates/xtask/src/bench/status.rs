@@ -1,7 +1,7 @@
 //! What a running tandem says of itself.
 
-use super::Bench;
 use super::subject::Subject;
+use super::{Bench, count};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::process::Command;
@@ -68,10 +68,6 @@ fn worker(status: &Value) -> Result<Worker> {
         sent: count(status, "/sent")?,
         helped: count(status, "/helped")?,
     })
-}
-
-fn count(status: &Value, path: &str) -> Result<u64> {
-    status.pointer(path).and_then(Value::as_u64).with_context(|| format!("the status has no count {path}"))
 }
 
 #[cfg(test)]

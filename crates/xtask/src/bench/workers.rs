@@ -178,28 +178,16 @@ mod tests {
     fn row(received: u64, seconds: &[f64]) -> Row {
         let cpu_seconds: f64 = seconds.iter().sum();
         let busiest = seconds.iter().copied().fold(0.0, f64::max);
+        let example = Report::example();
         let target = Target {
             cpu_seconds,
             // Over ten seconds.
             cores: cpu_seconds / 10.0,
             busiest_thread: busiest / 10.0,
             cpu_us_per_message: cpu_seconds * 1e6 / received as f64,
-            rss_bytes: 0,
+            ..example.target
         };
-        let report = Report {
-            completed: received / 6,
-            failures: 0,
-            not_started: 0,
-            received,
-            retransmissions: 0,
-            kernel_drops: 0,
-            per_second: received as f64 / 60.0,
-            p50_us: 1,
-            p99_us: 1,
-            p99_99_us: 1,
-            busy: 0.5,
-            target,
-        };
+        let report = Report { received, target, ..example };
         let workers = seconds.iter().map(|_| Worker { received: 10, sent: 10, helped: 4 }).collect();
         Row { name: "tandem".to_string(), rounds: vec![Round { report, workers }] }
     }
