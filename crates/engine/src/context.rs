@@ -95,6 +95,12 @@ pub(crate) struct ClientBranch {
 }
 
 impl ClientBranch {
+    /// Its peer, heard at `flow`, is no longer where the request went.
+    pub(crate) fn peer_has_moved(&self, flow: &Flow) -> bool {
+        let moved = flow.remote != self.flow.remote && flow.listener == self.flow.listener;
+        moved && matches!(self.hop, Hop::Peer)
+    }
+
     /// Its final answer came, or what stands for it.
     pub(crate) fn finish(&mut self) {
         self.finished = true;

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::checked::{Checked, Peer};
-use crate::grammar::{is_token, number};
+use crate::grammar::{Octets, is_token, number, octets};
 use crate::header::Name;
 use crate::message::{DeclaredLength, Limits, Message};
 use crate::uri::Uri;
@@ -312,8 +312,7 @@ fn top_via<'m>(message: &Message<'m>) -> Result<(Via<'m>, ViaParameters<'m>), Fa
     let line = message.first(Name::Via).ok_or(Fault::Missing(Name::Via))?;
     let mut values = line.line_values();
     let top = values.next().ok_or(Fault::EmptyValue(Name::Via))?;
-    values.by_ref().for_each(drop);
-    if values.has_skipped() {
+    if values.has_hole() {
         return Err(Fault::EmptyValue(Name::Via));
     }
     let via = via(&top)?;
@@ -338,7 +337,7 @@ fn addresses(message: &Message<'_>, name: Name, fault: Fault) -> Result<(), Faul
             }
         }
         // That a value is missing is told first: it may be what makes its neighbour unreadable.
-        if values.has_skipped() {
+        if values.has_hole() {
             return Err(Fault::EmptyValue(name));
         }
         verdict?;
@@ -355,21 +354,15 @@ fn readable_address(bytes: &[u8], name: Name, fault: Fault) -> Result<(NameAddr<
 }
 
 fn call_id<'m>(message: &Message<'m>) -> Result<&'m [u8], Fault> {
-    let regular = |value: &&[u8]| value.iter().fold(true, |fine, octet| fine & IS_PLAIN[usize::from(*octet)]);
-    message.call_id().filter(regular).ok_or(Fault::CallId)
+    message.call_id().filter(|value| PLAIN.has_all(value)).ok_or(Fault::CallId)
 }
 
 /// Neither white space nor a control octet.
-const IS_PLAIN: [bool; 256] = {
-    let mut table = [true; 256];
-    let mut octet = 0;
-    while octet <= b' ' as usize {
-        table[octet] = false;
-        octet += 1;
-    }
-    table[0x7f] = false;
-    table
-};
+const fn is_plain(octet: u8) -> bool {
+    octet > b' ' && octet != 0x7f
+}
+
+const PLAIN: Octets = octets!(is_plain);
 
 fn max_forwards(message: &Message<'_>) -> Result<(), Fault> {
     let readable = message.first(Name::MaxForwards).is_none_or(|header| number(header.value).is_some());

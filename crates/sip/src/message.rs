@@ -327,9 +327,9 @@ pub(crate) struct LineValues<'a> {
 }
 
 impl LineValues<'_> {
-    /// Up to here the line has a value without an octet in it.
-    pub(crate) fn has_skipped(&self) -> bool {
-        self.items.has_skipped()
+    /// The line has a value without an octet in it, among those that were taken or those that are left.
+    pub(crate) fn has_hole(self) -> bool {
+        self.items.has_hole()
     }
 }
 

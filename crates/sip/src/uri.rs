@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::grammar::{around, find, find_any, head, ip, ipv6, port, tail};
+use crate::grammar::{Octets, around, find, find_any, head, ip, ipv6, octets, port, tail};
 use crate::value;
 
 /// A URI in its parts.
@@ -154,7 +154,7 @@ pub(crate) fn leading_host(bytes: &[u8]) -> Option<(Host<'_>, usize)> {
         let address = ipv6(bytes.get(1..bracket)?)?;
         return Some((Host::Ip(IpAddr::V6(address)), bracket + 1));
     }
-    let end = bytes.iter().position(|octet| !IS_HOST_OCTET[usize::from(*octet)]).unwrap_or(bytes.len());
+    let end = bytes.iter().position(|octet| !HOST_OCTETS.has(*octet)).unwrap_or(bytes.len());
     let is_delimited = bytes.get(end).is_none_or(|octet| is_host_end(*octet));
     if end == 0 || !is_delimited {
         return None;
@@ -229,7 +229,7 @@ fn scheme(name: &[u8]) -> Option<Scheme<'_>> {
 
 /// All of them may stand in a URI.
 pub(crate) fn are_uri_octets(bytes: &[u8]) -> bool {
-    bytes.iter().fold(true, |fine, octet| fine & IS_URI_OCTET[usize::from(*octet)])
+    URI_OCTETS.has_all(bytes)
 }
 
 /// What may stand in a URI of a message. Octets above 127 are let pass: they break a rule, but confuse nobody about where the URI ends.
@@ -246,25 +246,8 @@ const fn is_host_end(octet: u8) -> bool {
     matches!(octet, b':' | b';' | b'?' | b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// Both questions as tables: they are asked of every octet of every URI.
-const IS_HOST_OCTET: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut octet = 0;
-    while octet < 256 {
-        table[octet] = is_host_octet(octet as u8);
-        octet += 1;
-    }
-    table
-};
-const IS_URI_OCTET: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut octet = 0;
-    while octet < 256 {
-        table[octet] = is_uri_octet(octet as u8);
-        octet += 1;
-    }
-    table
-};
+const HOST_OCTETS: Octets = octets!(is_host_octet);
+const URI_OCTETS: Octets = octets!(is_uri_octet);
 
 /// The characters of a user part; `true` marks one that was escaped and must stay so.
 struct Units<'a> {

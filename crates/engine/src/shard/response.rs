@@ -161,8 +161,7 @@ impl Core {
     /// A phone whose NAT moved it while it rang answers from a new address; that it knows our branch proves it is the phone.
     fn heard_from(&mut self, now: Instant, context: &mut Context, at: usize, flow: Flow, code: u16) {
         let branch = &mut context.branches[at];
-        let moved = flow.remote != branch.flow.remote && flow.listener == branch.flow.listener;
-        if !matches!(branch.hop, Hop::Peer) || !moved || code <= 100 {
+        if !branch.peer_has_moved(&flow) || code <= 100 {
             return;
         }
         branch.flow = flow;

@@ -103,11 +103,9 @@ impl Core {
     /// A peer whose NAT moved it after a request within its dialog was sent may have been heard from its new address meanwhile: there
     /// the next copy finds it. To the peer it is the same request, branch and all.
     fn follow_peer(&self, now: Instant, branch: &mut ClientBranch) {
-        let note = branch.dialog.filter(|note| note.to_tag.is_some());
-        if let (Some(note), Hop::Peer) = (note, &branch.hop)
+        if let (Some(note), Hop::Peer) = (branch.dialog.filter(|note| note.to_tag.is_some()), &branch.hop)
             && let Some(flow) = note.peer_now(&self.shared.directory, now)
-            && flow.remote != branch.flow.remote
-            && flow.listener == branch.flow.listener
+            && branch.peer_has_moved(&flow)
         {
             branch.flow = flow;
         }
