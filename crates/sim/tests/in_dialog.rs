@@ -3,7 +3,8 @@
 use sim::bench::invite;
 use sim::script::uri_in;
 use sim::settings::outside_address;
-use sim::{Answer, Bench, Script, Text, box_address, one_farm};
+use sim::{Answer, Bench, Datagram, Script, Text, box_address, one_farm};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Sixteen bits of this tag, all that a token holds of it, are also those of `tt`, the tag of every answer here.
@@ -45,6 +46,26 @@ fn of_box(index: usize, method: &str, from_tag: &str) -> Script {
         .line(&format!("Contact: <sip:clyde@{}>", box_address(index)))
 }
 
+/// The BYE of a box within the call that `answer` set up.
+fn bye_of_box(index: usize, target: &str, answer: &Text) -> Script {
+    of_box(index, "BYE", "")
+        .uri(target)
+        .from(answer.header("From").unwrap_or_default())
+        .to(answer.header("To").unwrap_or_default())
+        .cseq(2)
+        .line(&format!("Route: {}", answer.header("Record-Route").unwrap_or_default()))
+}
+
+/// The balancer repeats a request of the only box where its phone is now, and the phone answers it from there.
+fn expect_repeated_at(bench: &mut Bench, moved: SocketAddr, first: &Datagram) {
+    bench.advance(Duration::from_millis(600));
+    let second = bench.one_to(moved);
+    assert_eq!(second.bytes, first.bytes, "the same request");
+    bench.answer(&second, &Answer::new(200));
+    assert_eq!(Text::read(&bench.one_to(box_address(0)).bytes).code(), Some(200));
+    bench.assert_quiet();
+}
+
 /// Once such a call was never forgotten when the side hung up that had been called.
 #[test]
 fn either_side_ends_a_call_whose_tags_are_alike() {
@@ -77,14 +98,14 @@ fn boxes_in_a_call_with_each_other_reach_each_other_when_its_tags_are_alike() {
         let received = bench.one_to(box_address(callee));
         bench.answer(&received, &Answer::new(200).line(&format!("Contact: <sip:bonnie@{}>", box_address(callee))));
         let answer = Text::read(&bench.one_to(box_address(caller)).bytes);
-        let (from, to) = (answer.header("From").unwrap_or_default(), answer.header("To").unwrap_or_default());
-        let (by, other, from, to) = if by_caller { (caller, callee, from, to) } else { (callee, caller, to, from) };
-        let bye = of_box(by, "BYE", "")
-            .uri(&format!("sip:{}", box_address(other)))
-            .from(from)
-            .to(to)
-            .cseq(2)
-            .line(&format!("Route: {}", answer.header("Record-Route").unwrap_or_default()));
+        let (by, other) = if by_caller { (caller, callee) } else { (callee, caller) };
+        let bye = bye_of_box(by, &format!("sip:{}", box_address(other)), &answer);
+        let bye = if by_caller {
+            bye
+        } else {
+            let (from, to) = (answer.header("From").unwrap_or_default(), answer.header("To").unwrap_or_default());
+            bye.from(to).to(from)
+        };
         bench.send(box_address(by), bye.build());
         let bye = bench.one_to(box_address(other));
         assert_eq!(Text::read(&bye.bytes).method(), "BYE");
@@ -105,12 +126,7 @@ fn a_repeated_bye_follows_a_phone_that_was_heard_elsewhere_meanwhile() {
     let info = bench.one_to(box_address(0));
     bench.answer(&info, &Answer::new(200));
     assert_eq!(Text::read(&bench.one_to(moved).bytes).code(), Some(200));
-    bench.advance(Duration::from_millis(600));
-    let second = bench.one_to(moved);
-    assert_eq!(second.bytes, first.bytes, "the same request");
-    bench.answer(&second, &Answer::new(200));
-    assert_eq!(Text::read(&bench.one_to(box_address(0)).bytes).code(), Some(200));
-    bench.assert_quiet();
+    expect_repeated_at(&mut bench, moved, &first);
     assert_eq!(calls(&mut bench), 0);
 }
 
@@ -124,22 +140,13 @@ fn a_repeated_bye_follows_a_phone_that_repeats_its_answer_from_elsewhere() {
     let answer = Answer::new(200).line("Contact: <sip:bonnie@10.1.0.1:5060>").to(&received.bytes);
     bench.send(Bench::client_address(), &answer);
     let seen = Text::read(&bench.one_to(box_address(0)).bytes);
-    let bye = of_box(0, "BYE", "ft")
-        .uri("sip:bonnie@10.1.0.1:5060")
-        .to(seen.header("To").unwrap_or_default())
-        .cseq(2)
-        .line(&format!("Route: {}", seen.header("Record-Route").unwrap_or_default()));
+    let bye = bye_of_box(0, "sip:bonnie@10.1.0.1:5060", &seen);
     bench.send(box_address(0), bye.build());
     let first = bench.one_to(Bench::client_address());
     let moved = outside_address(0, 1);
     bench.send(moved, &answer);
     assert_eq!(Text::read(&bench.one_to(box_address(0)).bytes).code(), Some(200));
-    bench.advance(Duration::from_millis(600));
-    let second = bench.one_to(moved);
-    assert_eq!(second.bytes, first.bytes, "the same request");
-    bench.answer(&second, &Answer::new(200));
-    assert_eq!(Text::read(&bench.one_to(box_address(0)).bytes).code(), Some(200));
-    bench.assert_quiet();
+    expect_repeated_at(&mut bench, moved, &first);
 }
 
 /// RFC 3261 §15.1.1: the box has hung up, whether or not its phone is still there to hear of it.
