@@ -23,6 +23,8 @@ pub struct PhonePlan {
     pub proxy: SocketAddr,
     /// Seconds.
     pub expires: u32,
+    /// Its calls begin with an answer to its registrar's last challenge.
+    pub proves_calls_ahead: bool,
     pub answering: Answering,
 }
 
@@ -99,6 +101,7 @@ impl PhonePlan {
             outside: None,
             proxy: VIP,
             expires: 600,
+            proves_calls_ahead: false,
             answering: Answering {
                 ring_after: Duration::ZERO,
                 answer_after: Some(Duration::from_millis(200)),
@@ -128,6 +131,9 @@ impl Phone {
         };
         let mut agent = UserAgent::new(account, seed);
         agent.set_answering(plan.answering);
+        if plan.proves_calls_ahead {
+            agent.prove_calls_ahead();
+        }
         Self {
             agent,
             user: plan.user,
@@ -323,6 +329,11 @@ impl PbxBox {
     /// User and contact URI of each binding; none while the box is down.
     pub fn bindings(&self) -> Vec<(String, String)> {
         self.pbx.as_ref().map(Pbx::bindings).unwrap_or_default()
+    }
+
+    /// How many bindings the user with the most of them has.
+    pub fn most_bindings(&self) -> usize {
+        self.pbx.as_ref().map_or(0, Pbx::most_bindings)
     }
 
     /// Calls that are up; none while the box is down.

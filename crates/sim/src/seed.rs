@@ -12,9 +12,10 @@ use crate::random::Random;
 use crate::settings::{VIP, outside_address, peer_address, phone_address};
 use crate::world::World;
 use engine::Settings;
+use foldhash::quality::FixedState;
 use plan::{Action, Forgery, Kind, Plan};
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use ua::CallId;
@@ -252,11 +253,9 @@ impl<'w> Run<'w> {
     /// Each user has one phone, so no box may ever hold two contacts of one.
     fn check_bindings(&self) {
         for (index, pbx) in self.world.pbxs().iter().enumerate() {
-            let mut users: Vec<String> = pbx.bindings().into_iter().map(|(user, _)| user).collect();
-            let bindings = users.len();
-            users.sort_unstable();
-            users.dedup();
-            self.world.check(users.len() == bindings, &format!("pbx{} holds a second binding of a phone", index + 1));
+            if pbx.most_bindings() > 1 {
+                self.world.fail(&format!("pbx{} holds a second binding of a phone", index + 1));
+            }
         }
     }
 
@@ -350,7 +349,7 @@ fn answered(world: &World, placed: &[Placed]) -> usize {
 }
 
 fn report(world: &World, placed: &[Placed]) -> Report {
-    let mut digest = DefaultHasher::new();
+    let mut digest = FixedState::default().build_hasher();
     for sent in world.wire() {
         (sent.at, sent.from, sent.to).hash(&mut digest);
         digest.write(&sent.bytes);

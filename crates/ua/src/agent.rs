@@ -116,6 +116,12 @@ impl UserAgent {
         self.answering = answering;
     }
 
+    /// From now on calls begin with an answer to the registrar's last challenge, as many phones do: who knows that challenge
+    /// does not ask again.
+    pub fn prove_calls_ahead(&mut self) {
+        self.endpoint.prove_calls_ahead();
+    }
+
     /// Our address changed: from now on Via and Contact show the new one, within running calls too. The binding at the
     /// registrar stays as it was until `register` is called or the next refresh is due.
     pub fn move_to(&mut self, contact: SocketAddr) {

@@ -81,6 +81,8 @@ pub(crate) struct Endpoint {
     agenda: Agenda<LegId>,
     /// The registrar's last challenge, answered ahead at the next REGISTER as phones do.
     remembered: Option<Challenged>,
+    /// INVITEs that begin calls answer it ahead too.
+    proves_calls_ahead: bool,
     last_leg: u64,
     last_request: u64,
     notices: VecDeque<Notice>,
@@ -130,6 +132,7 @@ impl Endpoint {
             by_dialog: BTreeMap::new(),
             agenda: Agenda::new(),
             remembered: None,
+            proves_calls_ahead: false,
             last_leg: 0,
             last_request: 0,
             notices: VecDeque::new(),
@@ -139,6 +142,11 @@ impl Endpoint {
     /// From now on Via and Contact show this address, within running dialogs too.
     pub(crate) fn move_to(&mut self, address: SocketAddr) {
         self.settings.address = address;
+    }
+
+    /// From now on INVITEs that begin calls carry an answer to the last challenge of the registrar.
+    pub(crate) fn prove_calls_ahead(&mut self) {
+        self.proves_calls_ahead = true;
     }
 
     pub(crate) fn random(&mut self) -> &mut Random {
@@ -151,28 +159,29 @@ impl Endpoint {
         let Ok(message) = parse(datagram, &self.limits) else {
             return;
         };
-        let verdict = check(&message, &self.limits);
         if !message.is_request() {
-            if verdict.is_ok() {
+            if check(&message, &self.limits).is_ok() {
                 self.handle_response(now, &message);
             }
             return;
         }
-        if let Err(fault) = verdict {
-            if let Some(code) = fault.status() {
-                self.refuse_without_transaction(&message, source, code);
-            }
-            return;
-        }
         let stamped = address::stamped(&message, source);
-        if let Ok(request) = parse(&stamped, &self.limits) {
-            self.handle_request(now, source, &request);
+        let Ok(request) = parse(&stamped, &self.limits) else {
+            return;
+        };
+        match check(&request, &self.limits) {
+            Ok(request) => self.handle_request(now, source, &request),
+            Err(fault) => {
+                if let Some(code) = fault.status() {
+                    self.refuse_without_transaction(&message, source, code);
+                }
+            }
         }
     }
 
     /// Is this the retransmission of a request that has a transaction?
     pub(crate) fn knows(&self, request: &Message<'_>) -> bool {
-        self.transactions.is_known(request)
+        check(request, &self.limits).is_ok_and(|request| self.transactions.is_known(&request))
     }
 
     /// Answers a request once and forgets it; an ACK is never answered.
@@ -206,17 +215,20 @@ impl Endpoint {
     pub(crate) fn request(&mut self, now: Instant, recipe: Recipe) -> RequestId {
         self.last_request += 1;
         let id = RequestId(self.last_request);
-        let mut authorization = String::new();
-        let mut proof = Proof::None;
-        if recipe.method == "REGISTER"
-            && let (Some(challenged), Some(login)) = (&mut self.remembered, &self.settings.login)
-        {
-            let cnonce = self.random.token();
-            authorization = challenged.answer(login, recipe.method, &recipe.uri, &cnonce);
-            proof = Proof::Remembered;
-        }
-        self.start(now, Task { purpose: Purpose::Owner(id), recipe, proof, authorization });
+        let is_proven = recipe.method == "REGISTER";
+        let task = self.task(Purpose::Owner(id), recipe, is_proven);
+        self.start(now, task);
         id
+    }
+
+    /// A request to be sent for the first time; `is_proven`: with an answer to the remembered challenge, if there is one.
+    fn task(&mut self, purpose: Purpose, recipe: Recipe, is_proven: bool) -> Task {
+        if is_proven && let (Some(challenged), Some(login)) = (&mut self.remembered, &self.settings.login) {
+            let cnonce = self.random.token();
+            let authorization = challenged.answer(login, recipe.method, &recipe.uri, &cnonce);
+            return Task { purpose, recipe, proof: Proof::Remembered, authorization };
+        }
+        Task { purpose, recipe, proof: Proof::None, authorization: String::new() }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

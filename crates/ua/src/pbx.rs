@@ -146,6 +146,11 @@ impl Pbx {
         self.registrar.bindings()
     }
 
+    /// How many bindings the user with the most of them has.
+    pub fn most_bindings(&self) -> usize {
+        self.registrar.most_bindings()
+    }
+
     /// Calls that are not over, ringing ones included.
     pub fn calls(&self) -> usize {
         self.bridges.count()

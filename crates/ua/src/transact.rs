@@ -13,6 +13,7 @@ pub(crate) use server::{Arrival, ServerId};
 use crate::agenda::earliest;
 use client::Clients;
 use server::Servers;
+use sip::Checked;
 use sip::message::Message;
 use sip::time::Instant;
 use sip::transaction::Timing;
@@ -73,16 +74,17 @@ impl<T> Transactions<T> {
     }
 
     /// What a request that came from `source` is to the transaction layer.
-    pub(crate) fn on_request(&mut self, now: Instant, source: SocketAddr, request: &Message<'_>) -> Arrival {
+    pub(crate) fn on_request(&mut self, now: Instant, source: SocketAddr, request: &Checked<'_>) -> Arrival {
         self.servers.on_request(now, source, request, &mut self.sends)
     }
 
-    /// The INVITE that a CANCEL aims at.
-    pub(crate) fn is_known(&self, request: &Message<'_>) -> bool {
+    /// Is this the retransmission of a request that has a transaction?
+    pub(crate) fn is_known(&self, request: &Checked<'_>) -> bool {
         self.servers.is_known(request)
     }
 
-    pub(crate) fn cancelled(&self, cancel: &Message<'_>) -> Option<ServerId> {
+    /// The INVITE that a CANCEL aims at.
+    pub(crate) fn cancelled(&self, cancel: &Checked<'_>) -> Option<ServerId> {
         self.servers.cancelled(cancel)
     }
 

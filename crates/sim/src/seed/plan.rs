@@ -296,7 +296,8 @@ pub(super) fn without_pings(settings: &Settings) -> Settings {
 
 fn phone(index: usize, user: &str, random: &mut Random) -> PhonePlan {
     let mut plan = if random.chance(500) { PhonePlan::behind_nat(index, user) } else { PhonePlan::new(index, user) };
-    plan.expires = 40 + random.below(60) as u32;
+    plan.expires = 60 + random.below(120) as u32;
+    plan.proves_calls_ahead = random.chance(800);
     plan.answering.ring_after = random.between(Duration::ZERO, Duration::from_millis(300));
     plan.answering.answer_after = match random.below(20) {
         0 => None,

@@ -53,11 +53,8 @@ impl Endpoint {
         recipe.hop = invitation.hop.unwrap_or(recipe.hop);
         let leg = Leg { dialog, stage: Stage::Early, exchange: Exchange::Idle, bye_wanted: false };
         let id = self.insert_leg(leg);
-        self.invite(
-            now,
-            id,
-            Task { purpose: Purpose::Invite(id), recipe, proof: Proof::None, authorization: String::new() },
-        );
+        let task = self.task(Purpose::Invite(id), recipe, self.proves_calls_ahead);
+        self.invite(now, id, task);
         id
     }
 

@@ -5,13 +5,14 @@ use super::{ALLOW, Endpoint, Notice};
 use crate::dialog::Dialog;
 use crate::limits;
 use crate::transact::{Arrival, ServerId};
+use sip::Checked;
 use sip::header::Name;
 use sip::message::{Message, Method};
 use sip::time::Instant;
 use std::net::SocketAddr;
 
 impl Endpoint {
-    pub(super) fn handle_request(&mut self, now: Instant, source: SocketAddr, request: &Message<'_>) {
+    pub(super) fn handle_request(&mut self, now: Instant, source: SocketAddr, request: &Checked<'_>) {
         match self.transactions.on_request(now, source, request) {
             Arrival::Absorbed => {}
             Arrival::Merged => self.refuse_without_transaction(request, source, 482),
@@ -21,7 +22,7 @@ impl Endpoint {
         }
     }
 
-    fn on_new_request(&mut self, now: Instant, server: ServerId, source: SocketAddr, request: &Message<'_>) {
+    fn on_new_request(&mut self, now: Instant, server: ServerId, source: SocketAddr, request: &Checked<'_>) {
         if request.method() == Method::Cancel {
             return self.on_cancel(now, server, request);
         }
@@ -29,7 +30,7 @@ impl Endpoint {
         if !unsupported.is_empty() {
             return self.answer(now, server, request, 420, &unsupported);
         }
-        let tag = request.to().and_then(|to| to.tag());
+        let tag = request.to().tag;
         match (tag, request.method()) {
             (Some(tag), _) => self.on_request_in_dialog(now, server, request, tag),
             (None, Method::Invite) => self.on_invite(now, server, source, request),
@@ -93,7 +94,7 @@ impl Endpoint {
     }
 
     /// A CANCEL stops an INVITE that was not answered finally; else it has no effect but its own 200 (RFC 3261 §9.2).
-    fn on_cancel(&mut self, now: Instant, server: ServerId, cancel: &Message<'_>) {
+    fn on_cancel(&mut self, now: Instant, server: ServerId, cancel: &Checked<'_>) {
         let Some(invite) = self.transactions.cancelled(cancel) else {
             return self.answer(now, server, cancel, 481, b"");
         };

@@ -133,6 +133,10 @@ impl Registrar {
         all.map(|(user, binding)| (user.clone(), text(&binding.uri))).collect()
     }
 
+    pub(super) fn most_bindings(&self) -> usize {
+        self.bindings.values().map(Vec::len).max().unwrap_or_default()
+    }
+
     /// Adds, refreshes or removes the binding to one contact.
     fn bind(
         &mut self,

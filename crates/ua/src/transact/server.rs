@@ -4,8 +4,8 @@ use super::Sends;
 use crate::address;
 use crate::agenda::Agenda;
 use crate::limits;
-use sip::check::check;
-use sip::message::{Limits, Message, Method};
+use sip::Checked;
+use sip::message::{Message, Method};
 use sip::time::Instant;
 use sip::transaction::{InviteServer, KeyClass, Link, OtherServer, ServerAction, Timing, key};
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl Servers {
         &mut self,
         now: Instant,
         source: SocketAddr,
-        request: &Message<'_>,
+        request: &Checked<'_>,
         sends: &mut Sends,
     ) -> Arrival {
         let id = identity(request, KeyClass::Own);
@@ -99,11 +99,11 @@ impl Servers {
     }
 
     /// Is this the retransmission of a request that has a transaction?
-    pub(crate) fn is_known(&self, request: &Message<'_>) -> bool {
+    pub(crate) fn is_known(&self, request: &Checked<'_>) -> bool {
         self.entries.contains_key(&identity(request, KeyClass::Own))
     }
 
-    pub(crate) fn cancelled(&self, cancel: &Message<'_>) -> Option<ServerId> {
+    pub(crate) fn cancelled(&self, cancel: &Checked<'_>) -> Option<ServerId> {
         let id = identity(cancel, KeyClass::Cancelled);
         self.entries.contains_key(&id).then_some(id)
     }
@@ -214,13 +214,9 @@ impl Machine {
 }
 
 /// The keys of `DefaultHasher::new` are fixed, so that the same run gives the same identities.
-fn identity(request: &Message<'_>, class: KeyClass) -> ServerId {
+fn identity(request: &Checked<'_>, class: KeyClass) -> ServerId {
     let mut hasher = DefaultHasher::new();
-    match check(request, &Limits::default()) {
-        Ok(checked) => key(&checked, &mut hasher, class),
-        // The endpoint refuses such a request before it gets here; whoever calls otherwise has it repeated octet for octet.
-        Err(_) => hasher.write(request.bytes()),
-    }
+    key(request, &mut hasher, class);
     ServerId(hasher.finish())
 }
 
