@@ -213,3 +213,193 @@ impl Context {
         self.server.has_answered()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::Dialog;
+    use crate::id::BackendId;
+    use crate::io::unit::{VIP, flow};
+    use crate::pool::world::at;
+    use crate::settings::Limits;
+    use sip::transaction::{InviteClient, InviteServer, Link, Timing};
+    use std::time::Duration;
+
+    const PHONE: &str = "10.1.0.1:5060";
+
+    /// An INVITE that rings: nothing but what a test adds is due.
+    fn branch() -> ClientBranch {
+        ClientBranch {
+            client: Client::Invite(InviteClient::Proceeding { link: Link::Datagram }),
+            flow: flow(VIP, PHONE),
+            hop: Hop::Peer,
+            sent: Packet::copy_from(b""),
+            sent_at: at(0),
+            answered: false,
+            provisional: false,
+            finished: false,
+            abandoned: false,
+            cancel: Cancel::NotWanted,
+            ack: None,
+            timer_c: None,
+            work: None,
+            registration: None,
+            dialog: None,
+            ticket: None,
+        }
+    }
+
+    fn context(branches: Vec<ClientBranch>) -> Context {
+        Context {
+            kind: Kind {
+                invite: true,
+                bye: false,
+                register: false,
+                in_dialog: false,
+                refreshes: true,
+                may_retry_later: false,
+                waits_for_final: false,
+                with_credentials: false,
+            },
+            farm: FarmId(1),
+            upstream: flow(VIP, PHONE),
+            first_upstream: flow(VIP, PHONE),
+            loop_hash: 0,
+            server: Server::Invite(InviteServer::start(Link::Datagram)),
+            branches: SmallVec::from_vec(branches),
+            answered_by: None,
+            best: None,
+            last_response: None,
+            cancelled: false,
+            cancel_reason: Box::default(),
+            trying_at: None,
+            failover_at: None,
+            placement: None,
+            armed: None,
+            awaited: true,
+        }
+    }
+
+    #[test]
+    fn only_a_peer_moves_and_only_behind_its_listener() {
+        let state = Arc::new(BackendState::new(BackendId(1), at(0)));
+        let elsewhere = flow("10.0.0.2:5060", "10.1.0.1:5061");
+        for (hop, heard, moved) in [
+            (Hop::Peer, flow(VIP, PHONE), false),
+            (Hop::Peer, flow(VIP, "10.1.0.1:5061"), true),
+            (Hop::Peer, flow(VIP, "10.1.0.2:5060"), true),
+            (Hop::Peer, elsewhere, false),
+            (Hop::Peer, flow("10.0.0.2:5060", PHONE), false),
+            (Hop::Backend(state), flow(VIP, "10.1.0.1:5061"), false),
+        ] {
+            let branch = ClientBranch { hop, ..branch() };
+            assert_eq!(branch.peer_has_moved(&heard), moved, "{heard:?}");
+        }
+    }
+
+    #[test]
+    fn a_finished_branch_no_longer_weighs_on_its_backend_nor_waits_for_timer_c() {
+        let state = Arc::new(BackendState::new(BackendId(1), at(0)));
+        let mut branch = branch();
+        branch.work = Some(state.begin_work(crate::pool::Cost::Other));
+        branch.timer_c = Some(at(181_000));
+        assert!(state.work() > 0);
+        branch.finish();
+        assert_eq!((branch.finished, branch.timer_c, state.work()), (true, None, 0));
+    }
+
+    #[test]
+    fn the_deadline_is_the_earliest_of_all() {
+        let cancel = |client, finished| {
+            let cancel = Cancel::Sent { client, packet: Packet::copy_from(b""), gives_up: at(32_000) };
+            Context { trying_at: Some(at(40_000)), ..context(vec![ClientBranch { cancel, finished, ..branch() }]) }
+        };
+        let refused = Server::Invite(InviteServer::Confirmed { until: at(5_000) });
+        let calling = Client::Invite(InviteClient::start(at(0), Link::Datagram, &Timing::DEFAULT));
+        let cancelling = OtherClient::start(at(0), Link::Datagram, &Timing::DEFAULT);
+        let timer_c = || ClientBranch { timer_c: Some(at(181_000)), ..branch() };
+        for (context, due) in [
+            (context(vec![branch(), branch()]), None),
+            (context(vec![branch(), timer_c()]), Some(181_000)),
+            (Context { trying_at: Some(at(200)), ..context(vec![timer_c()]) }, Some(200)),
+            (Context { failover_at: Some(at(2_000)), ..context(vec![timer_c()]) }, Some(2_000)),
+            (Context { server: refused, ..context(vec![timer_c()]) }, Some(5_000)),
+            (context(vec![timer_c(), ClientBranch { client: calling, ..branch() }]), Some(500)),
+            (cancel(cancelling, false), Some(500)),
+            (cancel(OtherClient::Terminated, false), Some(32_000)),
+            // Its INVITE has had its final answer: nobody waits for it any more.
+            (cancel(OtherClient::Terminated, true), Some(40_000)),
+        ] {
+            assert_eq!(context.deadline(), due.map(at));
+        }
+    }
+
+    #[test]
+    fn a_context_is_answered_by_all_when_each_branch_is_finished_or_abandoned() {
+        for (states, all) in [
+            ([(true, false), (false, true)], true),
+            ([(true, true), (true, false)], true),
+            ([(true, false), (false, false)], false),
+            ([(false, false), (false, true)], false),
+        ] {
+            let branches = states.map(|(finished, abandoned)| ClientBranch { finished, abandoned, ..branch() });
+            assert_eq!(context(branches.into()).is_answered_by_all(), all, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn a_context_is_over_when_its_server_and_all_its_clients_are() {
+        for (server, one, other, over) in [
+            (true, true, true, true),
+            (false, true, true, false),
+            (true, false, true, false),
+            (true, true, false, false),
+            (false, false, false, false),
+        ] {
+            let mut context = context(vec![branch(), branch()]);
+            assert!(!context.server_is_done());
+            if server {
+                context.server.end();
+                assert!(context.server_is_done());
+            }
+            for (branch, ended) in context.branches.iter_mut().zip([one, other]) {
+                if ended {
+                    branch.client.end();
+                }
+            }
+            assert_eq!(context.is_over(), over, "{server} {one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_peer_is_where_its_registration_says_else_where_its_dialog_does() {
+        let directory = Directory::new(at(0), &Limits::default(), Duration::from_secs(60));
+        let binding = crate::directory::Binding {
+            id: 77,
+            contact: Box::from(&b"sip:bonnie@10.1.0.1"[..]),
+            flow: flow(VIP, "10.1.0.7:5060").into(),
+            backend: BackendId(1),
+            expires: at(60_000),
+            behind_nat: false,
+            kept_alive: at(0),
+            held: None,
+        };
+        directory.bind(1, b"bonnie", binding, 9).expect("room");
+        let key = DialogKey { call: 1, backend: BackendId(1), from_peer: true, from_tag: 2 };
+        let peer = flow(VIP, "10.1.0.8:5060");
+        let (since, ends) = (at(0), at(60_000));
+        let dialog = Dialog { key, to_tag: 3, peer, binding: 0, since, ends, ticket: None, logged: false };
+        directory.begin_dialog(dialog, 9).expect("room");
+        for (binding, to_tag, found) in [
+            (77, Some(3), Some("10.1.0.7:5060")),
+            (78, Some(3), Some("10.1.0.8:5060")),
+            (0, Some(3), Some("10.1.0.8:5060")),
+            (77, None, Some("10.1.0.7:5060")),
+            (0, Some(4), None),
+            (0, None, None),
+        ] {
+            let note = DialogNote { key, to_tag, peer: flow(VIP, PHONE), binding };
+            assert_eq!(note.peer_now(&directory, at(1)), found.map(|remote| flow(VIP, remote)), "{binding} {to_tag:?}");
+        }
+    }
+}

@@ -158,9 +158,22 @@ mod tests {
     #[test]
     fn waiting_goes_up_and_down() {
         let counters = Counters::default();
-        counters.await_answer(true);
-        counters.await_answer(true);
-        counters.await_answer(false);
-        assert_eq!(counters.unanswered(), 1);
+        let levels = [true, true, true, false, false, false, false].map(|waits| {
+            counters.await_answer(waits);
+            counters.unanswered()
+        });
+        assert_eq!(levels, [1, 2, 3, 2, 1, 0, 0]);
+    }
+
+    #[test]
+    fn faults_are_counted_by_their_label() {
+        let counters = Counters::default();
+        for fault in [Fault::Via, Fault::To, Fault::Via, Fault::Missing(sip::Name::To), Fault::Missing(sip::Name::Via)]
+        {
+            counters.add_fault(fault);
+        }
+        let met: Vec<(&str, u64)> = counters.faults().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(met, [("missing_header", 2), ("via", 2), ("to", 1)]);
+        assert_eq!(counters.faults().count(), Fault::LABELS.len());
     }
 }

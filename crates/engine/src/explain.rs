@@ -76,3 +76,63 @@ fn explain_into(shared: &Shared, now: Instant, flow: Flow, bytes: &[u8], steps: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::unit::{VIP, flow, octets, request, secrets, settings};
+    use crate::pool::world::at;
+    use std::sync::Arc;
+
+    fn one_box() -> Arc<Shared> {
+        let settings = settings(|farm| {
+            farm.backends.truncate(1);
+            for service in &mut farm.services {
+                service.backends.truncate(1);
+            }
+        });
+        Shared::new(settings, secrets(), 1, at(0), 0, 1)
+    }
+
+    #[test]
+    fn each_message_has_its_verdict() {
+        let shared = one_box();
+        let (phone, pbx1) = (flow(VIP, "10.1.0.1:5060"), flow(VIP, "10.0.1.1:5060"));
+        let nowhere = flow("10.0.0.9:5060", "10.1.0.1:5060");
+        let options = request("OPTIONS", "sip:example.com", "");
+        let call = request("INVITE", "sip:clyde@example.com", "");
+        let without_to = call.replace("To: <sip:bonnie@example.com>\n", "");
+        let answer = options.replace("OPTIONS sip:example.com SIP/2.0", "SIP/2.0 200 OK");
+        let unreadable = answer.replace("CSeq: 1", "CSeq: x");
+        for (flow, text, verdict) in [
+            (phone, "hello", "dropped: the first line is none of sip"),
+            (phone, without_to.as_str(), "answered 400: the To header is missing"),
+            (phone, unreadable.as_str(), "dropped: the sequence number is malformed"),
+            (phone, answer.as_str(), "a response: it goes where the token in its topmost Via says"),
+            (nowhere, call.as_str(), "dropped: no farm listens there"),
+            (phone, options.as_str(), "answered 200: a backend is up"),
+            (phone, call.as_str(), "forwarded to pbx1 at 10.0.1.1:5060"),
+            (pbx1, call.as_str(), "refused: Status(404)"),
+        ] {
+            assert_eq!(explain(&shared, at(1), flow, &octets(text)).verdict, verdict, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_steps_of_a_decision_are_told_and_nothing_is_kept_of_it() {
+        let shared = one_box();
+        let call = octets(&request("INVITE", "sip:clyde@example.com", ""));
+        for _ in 0..2 {
+            let told = explain(&shared, at(1), flow(VIP, "10.1.0.1:5060"), &call);
+            assert_eq!(
+                told.steps,
+                [
+                    "INVITE sip:clyde@example.com from 10.1.0.1:5060",
+                    "farm pbx, sender: client",
+                    "service default",
+                    "algorithm round-robin: pbx1",
+                ]
+            );
+        }
+    }
+}

@@ -342,3 +342,233 @@ fn write_route(token: &TokenText, address: &WrittenAddress, text: &mut Vec<u8>) 
     text.extend_from_slice(address);
     text.extend_from_slice(b";lr>\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::{Placed, Popped};
+    use crate::id::BackendId;
+    use crate::io::unit::{VIP, arrive, flow, request, running, secrets};
+    use crate::settings::Trunk;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    const CLYDE: &str = "sip:clyde@example.com";
+    const PHONE: &str = "10.1.0.1:5060";
+
+    fn plan_to_box(peer: Flow) -> Plan {
+        Plan {
+            flow: flow(VIP, "10.0.1.1:5060"),
+            hop: Hop::Peer,
+            to_backend: true,
+            request_uri: None,
+            popped: Popped::default(),
+            parties: Parties { backend: BackendId(17), peer, from_peer: true, binding: 0 },
+            dialog: None,
+            placed: None,
+            ticket: None,
+            followed: 0,
+        }
+    }
+
+    fn placed() -> Option<Placed> {
+        Some(Placed { service: 0, backend: 0, affinity: SmallVec::new(), by_affinity: false })
+    }
+
+    /// The lines of a request from `from` as they leave towards a box, by a plan that the test may change.
+    fn forwarded(running: &Running, from: &str, request: &str, change: impl FnOnce(&mut Plan)) -> Vec<String> {
+        let (secrets, branch) = (secrets(), TokenText::from_slice(b"z9hG4bKours"));
+        let out = arrive(running, flow(VIP, from), request, |arrival| {
+            let mut plan = plan_to_box(arrival.flow);
+            change(&mut plan);
+            let mut out = Vec::new();
+            let forwarding = Forwarding { secrets: &secrets, running, branch: &branch };
+            forwarding.write(arrival, &plan, &mut Edits::new(), &mut out);
+            out
+        });
+        let text = String::from_utf8(out).expect("the test writes text");
+        text.trim_end().split("\r\n").map(str::to_owned).collect()
+    }
+
+    fn values<'t>(lines: &'t [String], name: &str) -> Vec<&'t str> {
+        lines.iter().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect()
+    }
+
+    #[test]
+    fn a_request_leaves_with_our_lines_on_top_and_the_rest_as_it_came() {
+        let running = running(|farm| {
+            farm.origin_header = Some("X-Origin".to_owned());
+            farm.source_header = Some("X-Source".to_owned());
+        });
+        let via = "Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKours";
+        let rest = ["From: <sip:bonnie@example.com>;tag=ft", "To: <sip:bonnie@example.com>", "Call-ID: call-1"];
+        let came = request("MESSAGE", CLYDE, "X-Source: 192.0.2.66\nx-origin: backend pbx1");
+        let left = forwarded(&running, PHONE, &came, |_| ());
+        let start = format!("MESSAGE {CLYDE} SIP/2.0");
+        let theirs = "Via: SIP/2.0/UDP 10.1.0.1:5060;branch=z9hG4bKc";
+        let on_top = [start.as_str(), via, "Max-Breadth: 60", "X-Origin: client", "X-Source: 10.1.0.1", theirs];
+        assert_eq!(left, [&on_top[..], &["Max-Forwards: 69"], &rest, &["CSeq: 1 MESSAGE"]].concat());
+        // A peer is told nothing of the sender; RFC 3261 §16.6 step 3: 70 where there is no Max-Forwards.
+        let came = request("MESSAGE", CLYDE, "Max-Breadth: 7").replace("Max-Forwards: 70\n", "");
+        let left = forwarded(&running, PHONE, &came, |plan| plan.to_backend = false);
+        let on_top = [start.as_str(), via, "Max-Forwards: 70", theirs];
+        assert_eq!(left, [&on_top[..], &rest, &["CSeq: 1 MESSAGE", "Max-Breadth: 7"]].concat());
+    }
+
+    /// RFC 3261 §16.4 and §16.6 steps 2 and 6: how many Route values go from the top, whether the last one went into the
+    /// Request-URI, and whether an algorithm placed the request; then the Request-URI and the Route that are left.
+    #[test]
+    fn our_routes_go_and_a_strict_router_gets_its_turn() {
+        let (a, b, c) = ("<sip:a.example;lr>", "<sip:b.example;lr>", "<sip:c.example;lr>");
+        let (strict, real) = ("<sip:s.example>", "sip:real@192.0.2.9");
+        let (here, target, bare) = ("<sip:clyde@example.com>", "<sip:real@192.0.2.9>", "sip:s.example");
+        type Row<'a> = ((usize, bool, bool), &'a [&'a str], &'a str, &'a [&'a str]);
+        let rows: [Row<'_>; 13] = [
+            ((0, false, false), &[a, b], CLYDE, &[a, b]),
+            ((1, false, false), &[a, b, c], CLYDE, &[b, c]),
+            ((2, false, false), &[a, b, c], CLYDE, &[c]),
+            ((0, true, false), &[a, b, c], real, &[a, b]),
+            ((1, true, false), &[a, b, c], real, &[b]),
+            ((0, false, false), &[strict, b], bare, &[b, here]),
+            ((1, false, false), &[a, strict, c], bare, &[c, here]),
+            ((2, false, false), &[a, b, strict, c], bare, &[c, here]),
+            ((0, false, true), &[strict, b], CLYDE, &[strict, b]),
+            ((1, false, true), &[a, strict], CLYDE, &[strict]),
+            ((1, true, false), &[a, strict], real, &[]),
+            ((0, true, false), &[strict, c], bare, &[target]),
+            ((0, false, false), &[], CLYDE, &[]),
+        ];
+        let running = running(|_| ());
+        for ((first, last, by_algorithm), came, uri, left) in rows {
+            let lines: Vec<String> = came.iter().map(|value| format!("Route: {value}")).collect();
+            let request = request("MESSAGE", CLYDE, &lines.join("\n"));
+            let lines = forwarded(&running, PHONE, &request, |plan| {
+                plan.popped = Popped { first, last };
+                plan.request_uri = last.then(|| SmallVec::from_slice(real.as_bytes()));
+                plan.placed = placed().filter(|_| by_algorithm);
+            });
+            assert_eq!(lines.first(), Some(&format!("MESSAGE {uri} SIP/2.0")), "{first} {last} {came:?}");
+            assert_eq!(values(&lines, "Route"), left, "{first} {last} {came:?}");
+        }
+    }
+
+    /// RFC 3261 §18.2.1 and RFC 3581 §4, of a datagram from 10.1.0.1:6161.
+    #[test]
+    fn the_previous_hops_via_says_where_it_was_heard() {
+        let running = running(|_| ());
+        for (came, left) in [
+            ("10.1.0.1:5060;branch=z9hG4bKc", "10.1.0.1:5060;branch=z9hG4bKc"),
+            ("10.1.0.9;branch=z9hG4bKc", "10.1.0.9;branch=z9hG4bKc;received=10.1.0.1"),
+            ("h.example;branch=z9hG4bKc", "h.example;branch=z9hG4bKc;received=10.1.0.1"),
+            ("10.1.0.1;rport;branch=z9hG4bKc", "10.1.0.1;rport=6161;branch=z9hG4bKc;received=10.1.0.1"),
+            ("10.1.0.1;rport=9;branch=z9hG4bKc;x", "10.1.0.1;branch=z9hG4bKc;x;received=10.1.0.1;rport=6161"),
+            ("10.1.0.1;received=9.9.9.9;branch=z9hG4bKc", "10.1.0.1;branch=z9hG4bKc;received=10.1.0.1"),
+            ("10.1.0.1;received=x;rport;branch=z9hG4bKc", "10.1.0.1;branch=z9hG4bKc;received=10.1.0.1;rport=6161"),
+        ] {
+            let request = request("MESSAGE", CLYDE, "").replace("10.1.0.1:5060;branch=z9hG4bKc", came);
+            let lines = forwarded(&running, "10.1.0.1:6161", &request, |_| ());
+            let vias = values(&lines, "Via");
+            assert_eq!(vias.last(), Some(&format!("SIP/2.0/UDP {left}").as_str()), "{came}");
+        }
+    }
+
+    /// The sent-by and the source address, whose port is 6161, and the port that is answered to.
+    #[test]
+    fn answers_go_to_the_port_of_the_sent_by_unless_a_nat_hides_it() {
+        use Symmetric::{Always, Auto, Never};
+        let rows = [
+            (Auto, "UDP 192.0.2.1:5070", "192.0.2.9", 5070),
+            (Auto, "UDP 192.0.2.1:5070;rport", "192.0.2.9", 6161),
+            (Auto, "UDP phone.example:5070", "192.0.2.9", 5070),
+            (Auto, "UDP 192.0.2.1", "192.0.2.9", 5060),
+            (Auto, "TCP 192.0.2.1", "192.0.2.9", 5060),
+            (Auto, "tls 192.0.2.1", "192.0.2.9", 5061),
+            (Auto, "WSS 192.0.2.1", "192.0.2.9", 5061),
+            (Auto, "TLS 192.0.2.1:5070", "192.0.2.9", 5070),
+            // RFC 1918, RFC 3927 and RFC 6598.
+            (Auto, "UDP 10.1.0.1:5070", "10.1.0.1", 5070),
+            (Auto, "UDP 10.1.0.2:5070", "10.1.0.1", 6161),
+            (Auto, "UDP 169.254.0.1:5070", "169.254.0.1", 5070),
+            (Auto, "UDP 169.254.0.1:5070", "192.0.2.9", 6161),
+            (Auto, "UDP 100.63.255.255:5070", "192.0.2.9", 5070),
+            (Auto, "UDP 100.64.0.0:5070", "192.0.2.9", 6161),
+            (Auto, "UDP 100.64.0.0:5070", "100.64.0.0", 5070),
+            (Auto, "UDP 100.127.255.255:5070", "192.0.2.9", 6161),
+            (Auto, "UDP 100.128.0.0:5070", "192.0.2.9", 5070),
+            (Auto, "UDP 101.64.0.0:5070", "192.0.2.9", 5070),
+            // RFC 4193 and RFC 4291 §2.5.6.
+            (Auto, "UDP [2001:db8::1]:5070", "2001:db8::9", 5070),
+            (Auto, "UDP [fd00::1]:5070", "2001:db8::9", 6161),
+            (Auto, "UDP [fd00::1]:5070", "fd00::1", 5070),
+            (Auto, "UDP [fe80::1]:5070", "2001:db8::9", 6161),
+            (Auto, "UDP [fe80::1]:5070", "fe80::1", 5070),
+            (Never, "UDP 10.1.0.2:5070", "10.1.0.1", 5070),
+            (Never, "UDP 10.1.0.2:5070;rport", "10.1.0.1", 6161),
+            (Always, "UDP 10.1.0.1:5070", "10.1.0.1", 6161),
+        ];
+        for (symmetric, via, source, port) in rows {
+            let running = running(|farm| farm.symmetric = symmetric);
+            let source: IpAddr = source.parse().expect("an address");
+            let came = Flow { remote: SocketAddr::new(source, 6161), ..flow(VIP, PHONE) };
+            let request = request("MESSAGE", CLYDE, "").replace("UDP 10.1.0.1:5060", via);
+            let back = arrive(&running, came, &request, |arrival| {
+                upstream(arrival.farm, came, arrival.message.via(), arrival.message.asks_rport())
+            });
+            assert_eq!(
+                back,
+                Flow { remote: SocketAddr::new(source, port), ..came },
+                "{symmetric:?} {via} from {source}"
+            );
+        }
+    }
+
+    /// RFC 3325 §5.
+    #[test]
+    fn an_asserted_identity_passes_from_those_who_are_trusted() {
+        let trunk = |name: &str, network: &str, trusted| Trunk {
+            name: name.to_owned(),
+            addresses: vec![network.parse().expect("a network")],
+            service: None,
+            trusted,
+            out: Vec::new(),
+        };
+        let running = running(|farm| {
+            farm.trunks = vec![trunk("a", "198.51.100.0/28", false), trunk("b", "198.51.100.16/28", true)];
+        });
+        let request = request("MESSAGE", CLYDE, "P-Asserted-Identity: <sip:boss@example.com>");
+        for (from, passes) in [(PHONE, 0), ("198.51.100.1:5060", 0), ("198.51.100.17:5060", 1), ("10.0.1.2:5060", 1)] {
+            let lines = forwarded(&running, from, &request, |_| ());
+            assert_eq!(values(&lines, "P-Asserted-Identity").len(), passes, "{from}");
+        }
+    }
+
+    #[test]
+    fn a_registration_leads_through_the_farm_by_contact_or_by_path() {
+        let came = request("REGISTER", "sip:example.com", "Contact: <sip:bonnie@10.1.0.1:5060>;expires=600");
+        for (mode, contact, paths) in [
+            (Registrations::Contact, "<sip:bonnie@10.0.0.1:5060;tdm=0c8847907952ec49>;expires=600", 0),
+            (Registrations::Path, "<sip:bonnie@10.1.0.1:5060>;expires=600", 1),
+            (Registrations::Off, "<sip:bonnie@10.1.0.1:5060>;expires=600", 0),
+        ] {
+            let running = running(|farm| farm.registrations = mode);
+            let lines = forwarded(&running, PHONE, &came, |_| ());
+            assert_eq!(values(&lines, "Contact"), [contact]);
+            assert_eq!((values(&lines, "Path").len(), values(&lines, "Record-Route").len()), (paths, 0));
+        }
+    }
+
+    #[test]
+    fn a_user_sticks_for_the_time_of_the_service_that_placed_him() {
+        let running = running(|farm| {
+            for service in &mut farm.services {
+                service.persistence_ttl = Duration::from_secs(90);
+            }
+        });
+        let ttl = |placed| {
+            arrive(&running, flow(VIP, PHONE), &request("MESSAGE", CLYDE, ""), |arrival| {
+                sticky_ttl(arrival, &Plan { placed, ..plan_to_box(arrival.flow) })
+            })
+        };
+        assert_eq!((ttl(placed()), ttl(None)), (Duration::from_secs(90), Duration::ZERO));
+    }
+}

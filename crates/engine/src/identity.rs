@@ -117,7 +117,17 @@ fn hex(digit: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::unit::{VIP, address, arrive, flow, request, running, secrets};
     use std::collections::hash_map::DefaultHasher;
+
+    /// Key, name and anonymity of the user that a request to this URI is for.
+    fn user(uri: &str, farm: FarmId) -> Option<(u64, String, bool)> {
+        arrive(&running(|_| ()), flow(VIP, "10.1.0.1:5060"), &request("OPTIONS", uri, ""), |arrival| {
+            let aor = Aor::of(&arrival.uri, arrival.farm, arrival.flow.local)?;
+            let name = String::from_utf8_lossy(&aor.name()).into_owned();
+            Some((aor.key(&secrets(), farm), name, aor.is_anonymous()))
+        })
+    }
 
     fn hashed(text: &[u8]) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -131,5 +141,74 @@ mod tests {
         assert_ne!(hashed(b"a%40b"), hashed(b"a@b"));
         assert_ne!(hashed(b"a%00b"), hashed(b"a"));
         assert_ne!(hashed(b"100%"), hashed(b"100"));
+    }
+
+    #[test]
+    fn all_our_names_and_addresses_are_one_domain() {
+        let farm = FarmId::of("pbx");
+        let key = |uri: &str| user(uri, farm).map(|(key, ..)| key).expect("a user");
+        // The log of facts holds these keys from one start to the next.
+        let bonnie = 8_351_272_604_967_756_376;
+        for uri in [
+            "sip:bonnie@example.com",
+            "sips:%62onnie@EXAMPLE.com.:5061",
+            "sip:bonnie@10.0.0.1",
+            "sip:bonnie@10.0.0.1:9",
+        ] {
+            assert_eq!(key(uri), bonnie, "{uri}");
+        }
+        assert_eq!(key("sip:bonnie@other.example"), key("sip:bonnie@Other.Example."));
+        assert_eq!(key("sip:bonnie@192.0.2.1"), key("sip:bonnie@192.0.2.1:5070"));
+        let strangers = ["other.example", "another.example", "192.0.2.1", "192.0.2.2", "[2001:db8::1]"];
+        let mut keys: Vec<u64> = strangers.iter().map(|host| key(&format!("sip:bonnie@{host}"))).collect();
+        keys.extend([bonnie, key("sip:clyde@example.com"), key("sip:Bonnie@example.com")]);
+        keys.extend(user("sip:bonnie@example.com", FarmId::of("hotel")).map(|(key, ..)| key));
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 9);
+        assert_eq!(user("sip:example.com", farm), None);
+    }
+
+    /// RFC 3323 §4.1.1.3.
+    #[test]
+    fn nobody_in_particular_is_told_by_user_or_by_host() {
+        for (address, anonymous) in [
+            ("bonnie@example.com", false),
+            ("Anonymous@example.com", true),
+            ("bonnie@Anonymous.invalid", true),
+            ("anonymous@anonymous.invalid", true),
+            ("bonnie@192.0.2.1", false),
+        ] {
+            let (_, name, found) = user(&format!("sip:{address}"), FarmId(1)).expect("a user");
+            assert_eq!((name.as_str(), found), (address, anonymous));
+        }
+        assert_eq!(user("sip:b@[2001:db8::1]", FarmId(1)).map(|(_, name, _)| name), Some("b@2001:db8::1".to_owned()));
+    }
+
+    #[test]
+    fn keys_of_texts_tags_and_addresses_tell_them_apart() {
+        let secrets = secrets();
+        let (one, other) = (text_key(&secrets, b"one"), text_key(&secrets, b"other"));
+        assert_ne!(one, other);
+        assert_eq!([Some(&b"one"[..]), Some(&b"other"[..]), None].map(|tag| tag_key(&secrets, tag)), [one, other, 0]);
+        let at = |text: &str| address_key(&secrets, address(text).ip());
+        assert_eq!(at("192.0.2.1:5060"), at("[::ffff:192.0.2.1]:5070"));
+        let mut keys = ["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1"].map(at).to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 4);
+    }
+
+    #[test]
+    fn a_request_with_credentials_is_the_same_attempt() {
+        let running = running(|_| ());
+        let first = request("INVITE", "sip:clyde@example.com", "");
+        let key = |text: &str| {
+            arrive(&running, flow(VIP, "10.1.0.1:5060"), text, |arrival| attempt_key(&secrets(), arrival.message))
+        };
+        let again = first.replace("bKc", "bKd").replace("CSeq: 1", "CSeq: 2");
+        assert_eq!(key(&first), key(&again));
+        assert_ne!(key(&first), key(&first.replace("call-1", "call-2")));
+        assert_ne!(key(&first), key(&first.replace("tag=ft", "tag=fu")));
     }
 }

@@ -92,3 +92,6 @@ pub enum DownCause {
     /// Requests in a row timed out.
     TimedOut,
 }
+
+#[cfg(test)]
+pub(crate) mod unit;

@@ -12,7 +12,7 @@ use crate::io::Flow;
 use crate::pool::BackendState;
 use crate::settings::{Limits, Registrations};
 use crate::token::{Route, RouteKind, Secrets};
-use sip::{Contact, Edits, Host, Instant, Message, Name, NameAddr, Scheme, Value};
+use sip::{Contact, Edits, Host, Instant, Message, Name, NameAddr, Scheme, Uri, Value};
 use smallvec::SmallVec;
 use std::io::Write;
 use std::sync::Arc;
@@ -329,7 +329,268 @@ fn drop_outbound(message: &Message<'_>, edits: &mut Edits) {
 }
 
 fn id_of(address: &NameAddr<'_>) -> Option<u64> {
-    let uri = address.uri()?;
-    let text = std::str::from_utf8(uri.param(b"tdm")??).ok()?;
-    u64::from_str_radix(text, 16).ok()
+    written_id(&address.uri()?)
+}
+
+/// The id in a Contact that we wrote towards backends.
+pub(crate) fn written_id(uri: &Uri<'_>) -> Option<u64> {
+    let text = uri.param(b"tdm")??;
+    if text.len() != 16 || !text.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::unit::{VIP, arrive, flow, octets, request, running, secrets};
+    use crate::pool::world::at;
+
+    const PHONE: &str = "10.1.0.1:5060";
+    /// `sip:bonnie@example.com` of the farm `pbx` under the tests' key.
+    const BONNIE: u64 = 8_351_272_604_967_756_376;
+    /// Her contacts A and B, and how a backend sees them.
+    const A: (u64, &str, &str) = (
+        0x0c88_4790_7952_ec49,
+        "sip:bonnie@10.1.0.1:5060;expires=600",
+        "<sip:bonnie@10.0.0.1:5060;tdm=0c8847907952ec49>;expires=600",
+    );
+    const B: (u64, &str, &str) =
+        (0x4fd1_c59f_da6c_b31e, "<sip:bonnie@192.168.1.5;x=1>", "<sip:bonnie@10.0.0.1:5060;tdm=4fd1c59fda6cb31e>");
+
+    /// A REGISTER with these lines: what is remembered of it, and its lines as the backend gets them.
+    fn registered(mode: Registrations, lines: &str) -> (Option<Registration>, Vec<String>) {
+        let (secrets, running) = (secrets(), running(|farm| farm.registrations = mode));
+        let writing = Writing {
+            secrets: &secrets,
+            backend: BackendId(17),
+            state: None,
+            inside: b"10.0.0.1:5060",
+            sticky_ttl: Duration::from_secs(50),
+        };
+        arrive(&running, flow(VIP, PHONE), &request("REGISTER", "sip:example.com", lines), |arrival| {
+            let mut edits = Edits::new();
+            let registration = Registration::write(arrival, &writing, &mut edits);
+            let mut out = Vec::new();
+            edits.apply(arrival.message.bytes(), &mut out);
+            if let Some(registration) = registration.as_ref().filter(|_| mode == Registrations::Path) {
+                registration.write_path(arrival.message, &writing, &mut out);
+            }
+            (registration, lines_of(&out))
+        })
+    }
+
+    fn lines_of(bytes: &[u8]) -> Vec<String> {
+        String::from_utf8_lossy(bytes).split("\r\n").filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn contacts(values: &[&str]) -> String {
+        values.iter().map(|value| format!("Contact: {value}\n")).collect()
+    }
+
+    fn new_directory() -> Directory {
+        Directory::new(at(0), &Limits::default(), Duration::from_secs(3_600))
+    }
+
+    /// What `learn` makes of a 200 with these lines: the values of its Contacts as the phone gets them.
+    fn answered<T>(lines: &str, learn: impl FnOnce(&Message<'_>, &mut Edits) -> T) -> (T, Vec<String>) {
+        let head = "SIP/2.0 200 OK\nCSeq: 1 REGISTER\n";
+        let bytes = octets(&format!("{head}{lines}"));
+        let message = sip::parse(&bytes, &sip::Limits::default()).expect("the test writes a response");
+        let (mut edits, mut out) = (Edits::new(), Vec::new());
+        let learnt = learn(&message, &mut edits);
+        edits.apply(message.bytes(), &mut out);
+        let values =
+            lines_of(&out).iter().filter_map(|line| line.strip_prefix("Contact: ").map(str::to_owned)).collect();
+        (learnt, values)
+    }
+
+    fn learns(registration: &Registration, directory: &Directory, lines: &str) -> Vec<String> {
+        let limits = Limits::default();
+        let (outcome, values) =
+            answered(lines, |response, edits| registration.answered(at(0), response, directory, &limits, edits));
+        assert_eq!(outcome, Ok(()));
+        values
+    }
+
+    fn bound(directory: &Directory, id: u64, second: u64) -> bool {
+        directory.binding(at(second * 1_000), id).is_some()
+    }
+
+    fn another_phone(id: u64) -> Binding {
+        Binding {
+            id,
+            contact: Box::from(&b"sip:clyde@10.1.0.7"[..]),
+            flow: flow(VIP, "10.1.0.7:5060").into(),
+            backend: BackendId(18),
+            expires: at(60_000),
+            behind_nat: false,
+            kept_alive: at(0),
+            held: None,
+        }
+    }
+
+    /// The ids are the same in every unit and after every start, or each PBX would see second bindings.
+    #[test]
+    fn backends_see_each_contact_at_our_address_under_a_lasting_id() {
+        let instance = "+sip.instance=\"<urn:uuid:1>\"";
+        let by_instance = format!("<sip:bonnie@10.0.0.1:5060;tdm=e08718e1c2cd41a1>;{instance}");
+        for (came, left) in [
+            (A.1.to_owned(), A.2.to_owned()),
+            (B.1.to_owned(), B.2.to_owned()),
+            ("\"Bo, P\" <sip:bonnie@10.1.0.1:5060>;q=1;x".to_owned(), format!("\"Bo, P\" {};q=1;x", &A.2[..47])),
+            ("<sip:10.1.0.1:5060>".to_owned(), "<sip:10.0.0.1:5060;tdm=396f4e164cc675f1>".to_owned()),
+            ("<tel:+4930123>".to_owned(), "<tel:+4930123>".to_owned()),
+            // RFC 5626 §4.1: wherever the phone is, each of its flows is one binding.
+            (format!("<sip:bonnie@10.1.0.1:5060>;{instance};reg-id=1"), by_instance.clone()),
+            (format!("<sip:bonnie@192.168.1.5>;{instance};reg-id=1"), by_instance.clone()),
+            (
+                format!("<sip:bonnie@10.1.0.1:5060>;{instance};Reg-ID=2"),
+                by_instance.replace("e08718e1c2cd41a1", "bc33e207075e6931"),
+            ),
+            (format!("<sip:bonnie@10.1.0.1:5060>;{instance}"), format!("{};{instance}", &A.2[..47])),
+        ] {
+            let (_, lines) = registered(Registrations::Contact, &contacts(&[came.as_str()]));
+            assert_eq!(lines.last(), Some(&format!("Contact: {left}")), "{came}");
+            let (_, lines) = registered(Registrations::Path, &contacts(&[came.as_str()]));
+            assert!(lines.contains(&format!("Contact: {came}")), "{lines:?}");
+        }
+        let (nothing, lines) = registered(Registrations::Off, &contacts(&[A.1]));
+        assert!(nothing.is_none() && lines.contains(&format!("Contact: {}", A.1)), "{lines:?}");
+    }
+
+    #[test]
+    fn only_where_contacts_are_rewritten_the_registrar_hears_nothing_of_outbound() {
+        let lines = "Supported: outbound, path\nRequire: Outbound";
+        let (_, left) = registered(Registrations::Contact, lines);
+        assert!(left.contains(&"Supported: path".to_owned()), "{left:?}");
+        assert!(!left.iter().any(|line| line.starts_with("Require")), "{left:?}");
+        let (_, left) = registered(Registrations::Path, lines);
+        assert!(left.contains(&"Supported: outbound, path".to_owned()), "{left:?}");
+        assert!(left.contains(&"Require: Outbound".to_owned()), "{left:?}");
+    }
+
+    /// RFC 3327 §5.2.
+    #[test]
+    fn a_path_names_the_phone_its_binding_and_the_backend() {
+        for (supported, added) in [("Supported: path", 0), ("Supported: timer", 1)] {
+            let (_, lines) = registered(Registrations::Path, &format!("{supported}\n{}", contacts(&[A.1, B.1])));
+            let path = lines.iter().find_map(|line| line.strip_prefix("Path: <sip:")).expect("a Path");
+            let (token, rest) = path.split_once('@').expect("a user");
+            assert_eq!(rest, "10.0.0.1:5060;lr>");
+            let route = secrets().read_route(token.as_bytes(), b"").expect("a token of ours");
+            assert_eq!((route.kind, route.backend, route.binding), (RouteKind::Path, BackendId(17), A.0));
+            assert_eq!((route.peer.remote, route.paired, route.from_peer), (flow(VIP, PHONE).remote, false, false));
+            assert_eq!(lines.iter().skip_while(|line| !line.starts_with("Path")).count(), 1 + added, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_phone_gets_its_own_contacts_back_and_strangers_bindings_are_left_out() {
+        let directory = new_directory();
+        directory.bind(5, b"clyde@example.com", another_phone(0x77), 9).expect("room");
+        let (registration, _) = registered(Registrations::Contact, &contacts(&[A.1, B.1]));
+        let registration = registration.expect("a REGISTER");
+        let in_part = format!("{};expires=100", B.2);
+        let answer = [
+            A.2,
+            in_part.as_str(),
+            "<sip:x@10.0.0.1:5060;tdm=0000000000000099>",
+            "<sip:x@10.0.0.1:5060;tdm=0000000000000077>;expires=9",
+            "<sip:bonnie@elsewhere.example>",
+        ];
+        let others = ["<sip:clyde@10.1.0.7>;expires=9", "<sip:bonnie@elsewhere.example>"];
+        let values = learns(&registration, &directory, &contacts(&answer));
+        assert_eq!(values, [&[A.1, "<sip:bonnie@192.168.1.5;x=1>;expires=100"][..], &others].concat());
+        let first = directory.binding(at(0), A.0).expect("bound");
+        assert_eq!((&*first.contact, Flow::from(&first.flow)), (&b"sip:bonnie@10.1.0.1:5060"[..], flow(VIP, PHONE)));
+        assert_eq!((first.backend, first.behind_nat), (BackendId(17), false));
+        assert!(directory.binding(at(0), B.0).expect("bound").behind_nat);
+        assert_eq!(directory.with_person(BONNIE, |person| person.name.to_vec()), Some(b"bonnie@example.com".to_vec()));
+        assert_eq!([600, 601].map(|second| bound(&directory, A.0, second - 1)), [true, false]);
+        // Once the transaction is over the directory alone knows whose they are.
+        let restored = |directory: &Directory| {
+            answered(&contacts(&answer), |response, edits| restore_known(at(0), response, directory, edits)).1
+        };
+        let uris = ["<sip:bonnie@10.1.0.1:5060>;expires=600", "<sip:bonnie@192.168.1.5;x=1>;expires=100"];
+        assert_eq!(restored(&directory), [&uris[..], &others].concat());
+        assert_eq!(restored(&new_directory()), ["<sip:bonnie@elsewhere.example>"]);
+    }
+
+    /// RFC 3261 §10.3 step 8: what the answer says of the contact comes first, then what was asked for.
+    #[test]
+    fn a_binding_lasts_as_long_as_the_registrar_granted() {
+        for (asked, asked_header, granted, granted_header, seconds) in [
+            (";expires=600", "Expires: 700\n", ";expires=100", "Expires: 200\n", 100),
+            (";expires=600", "Expires: 700\n", "", "Expires: 200\n", 200),
+            (";expires=600", "Expires: 700\n", "", "", 600),
+            ("", "Expires: 700\n", "", "", 700),
+            ("", "", "", "", 3_600),
+            ("", "", ";expires=1", "", 1),
+            ("", "", ";expires=0", "Expires: 200\n", 0),
+            ("", "", ";expires=2591999", "", 2_591_999),
+            // Thirty days are the longest.
+            ("", "", ";expires=4294967295", "", 2_592_000),
+        ] {
+            let directory = new_directory();
+            let came = format!("{asked_header}Contact: <sip:bonnie@10.1.0.1:5060>{asked}");
+            let (registration, _) = registered(Registrations::Contact, &came);
+            let uri = &A.2[..47];
+            let lines = format!("{granted_header}Contact: {uri}{granted}");
+            learns(&registration.expect("a REGISTER"), &directory, &lines);
+            assert_eq!(bound(&directory, A.0, seconds.max(1) - 1), seconds > 0, "{came} {lines}");
+            assert!(!bound(&directory, A.0, seconds), "{came} {lines}");
+            // The user sticks to his box for 50 s more.
+            let sticks = |second: u64| directory.user_backend(at(second * 1_000), BONNIE) == Some(BackendId(17));
+            assert_eq!((sticks(seconds + 49), sticks(seconds + 50)), (seconds > 0, false), "{came} {lines}");
+        }
+    }
+
+    #[test]
+    fn a_contact_that_the_registrar_does_not_list_is_gone() {
+        for (mode, a, b) in [(Registrations::Contact, A.2, B.2), (Registrations::Path, A.1, B.1)] {
+            let (registration, _) = registered(mode, &contacts(&[A.1, B.1]));
+            let registration = registration.expect("a REGISTER");
+            let rows: [(&[&str], [bool; 2]); 4] =
+                [(&[a, b], [true; 2]), (&[a], [true, false]), (&[b], [false, true]), (&[], [false; 2])];
+            for (listed, left) in rows {
+                let directory = new_directory();
+                learns(&registration, &directory, &contacts(&[a, b]));
+                learns(&registration, &directory, &contacts(listed));
+                assert_eq!([A.0, B.0].map(|id| bound(&directory, id, 1)), left, "{mode:?} {listed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_directory_binds_nobody() {
+        let (registration, _) = registered(Registrations::Contact, &contacts(&[A.1]));
+        let registration = registration.expect("a REGISTER");
+        for (bindings, outcome) in [(0, Err(AtLimit)), (1, Ok(()))] {
+            let (directory, limits) = (new_directory(), Limits { bindings, ..Limits::default() });
+            let (learnt, _) = answered(&contacts(&[A.2]), |response, edits| {
+                registration.answered(at(0), response, &directory, &limits, edits)
+            });
+            assert_eq!(learnt, outcome);
+            assert_eq!(bound(&directory, A.0, 1), outcome.is_ok());
+        }
+    }
+
+    /// Of a phone that is heard at 10.1.0.1:5060.
+    #[test]
+    fn a_phone_is_behind_a_nat_unless_it_is_where_it_says() {
+        for (contact, behind_nat) in [
+            ("<sip:bonnie@10.1.0.1:5060>", false),
+            ("<sip:bonnie@10.1.0.1>", false),
+            ("<sip:bonnie@10.1.0.1:5070>", true),
+            ("<sip:bonnie@10.1.0.2:5060>", true),
+            ("<sip:bonnie@phone.example>", true),
+        ] {
+            let (registration, _) = registered(Registrations::Contact, &contacts(&[contact]));
+            let registration = registration.expect("a REGISTER");
+            let seen: Vec<bool> = registration.contacts.iter().map(|offered| offered.behind_nat).collect();
+            assert_eq!(seen, [behind_nat], "{contact}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ pub fn route(datagram: &[u8], shards: usize) -> usize {
     }
     let key = match branch {
         Some(branch) if branch.len() > 7 && branch.starts_with(b"z9hG4bK") => branch,
-        _ => header(datagram, b"call-id", b'i').unwrap_or(datagram),
+        _ => header(datagram, b"call-id", b'i').map_or(datagram, <[u8]>::trim_ascii),
     };
     let mut hasher = siphasher::sip::SipHasher13::new();
     hasher.write(key);
@@ -114,5 +114,58 @@ mod tests {
         for datagram in [&b""[..], b"\r\n", b"\n:\n", b"SIP/2.0 200 OK\r\nVia", b"x\nVia:"] {
             assert!(route(datagram, 7) < 7);
         }
+    }
+
+    /// SipHash-1-3 without a key, of a thousand shards, of `z9hG4bKabc` and of what stands behind `Call-ID:`.
+    const OF_BRANCH: usize = 594;
+    const OF_CALL_ID: usize = 720;
+    /// Shard 513.
+    const OURS: &str = "z9hG4bKtdmIgcCAQABEXAD_____mVT8QAAAABj3q2-78AAAgETxJQ0gjniLKAg";
+
+    #[test]
+    fn the_first_branch_with_a_cookie_decides_however_it_is_written() {
+        for (lines, shard) in [
+            ("Via: SIP/2.0/UDP h;branch=z9hG4bKabc", OF_BRANCH),
+            ("VIA:SIP/2.0/UDP h;BRANCH=z9hG4bKabc;x", OF_BRANCH),
+            ("V :SIP/2.0/UDP h;branch=z9hG4bKabc ;x", OF_BRANCH),
+            ("v: SIP/2.0/UDP h;branch=z9hG4bKabc, SIP/2.0/UDP i;branch=z9hG4bKno", OF_BRANCH),
+            ("Via: SIP/2.0/UDP h\r\n\t;rport\r\n ;branch=z9hG4bKabc\t;x", OF_BRANCH),
+            ("Via: SIP/2.0/UDP h;branch=z9hG4bKabc\r\nVia: SIP/2.0/UDP i;branch=z9hG4bKno", OF_BRANCH),
+            // Other headers in front of it.
+            ("Vary: h;branch=z9hG4bKno\r\nX-Via: h;branch=z9hG4bKno\r\nVia: h;branch=z9hG4bKabc", OF_BRANCH),
+            ("X-Header-With-A-Long-Name: Via: h;branch=z9hG4bKno\r\nVia: h;branch=z9hG4bKabc", OF_BRANCH),
+            // White space before the colon, up to a bound.
+            ("Via       : h;branch=z9hG4bKabc", OF_BRANCH),
+            ("Via        : h;branch=z9hG4bKabc", OF_CALL_ID),
+            // Nothing that is unique.
+            ("Via: h;branch=z9hG4bK", OF_CALL_ID),
+            ("Via: h;branch=12345678", OF_CALL_ID),
+            ("Via: h", OF_CALL_ID),
+            ("X: z9hG4bKabc", OF_CALL_ID),
+        ] {
+            for call_id in ["Call-ID", "i", "CALL-ID", "I"] {
+                let datagram =
+                    format!("INVITE sip:a@b SIP/2.0\r\n{lines}\r\n{call_id}: x@y\r\n\r\nVia: h;branch=z9hG4bKno\r\n");
+                assert_eq!(route(datagram.as_bytes(), 1_000), shard, "{lines}");
+            }
+        }
+        let other = b"INVITE sip:a@b SIP/2.0\r\nVia: h;branch=z9hG4bK\r\nCall-ID: x@z\r\n\r\n";
+        assert_eq!(route(other, 1_000), 10, "the cookie alone does not bring all calls to one shard");
+    }
+
+    /// RFC 3261 §18.1.2: our Via is the topmost of a response, and of a request of ours that comes back.
+    #[test]
+    fn our_own_branch_names_its_shard() {
+        let response = format!("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch={OURS}\r\n\r\n");
+        let request = format!("ACK sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch={OURS}");
+        for (shards, shard) in [(0, 0), (1, 0), (10, 3), (513, 0), (514, 513), (1_000, 513)] {
+            assert_eq!(route(response.as_bytes(), shards), shard, "{shards}");
+            assert_eq!(route_returned(request.as_bytes(), shards), shard, "{shards}");
+        }
+        // Anybody can write a branch of ours into a request: it is spread as all others are.
+        assert_eq!(route(request.as_bytes(), 1_000), 574);
+        let foreign = b"ACK sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKabc\r\n";
+        assert_eq!((route_returned(foreign, 1_000), route_returned(foreign, 0)), (OF_BRANCH, 0));
+        assert_eq!(route(&[&b"SIP/2.0 200 OK"[..], &foreign[19..]].concat(), 1_000), OF_BRANCH);
     }
 }

@@ -307,3 +307,234 @@ impl FarmView<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Maintenance::{Cut, Drain, Off};
+    use super::*;
+    use crate::pool::world::{World, backend};
+    use crate::settings::{Advertise, Limits, Ping, Transport};
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_micros(seconds * 1_000_000)
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address and a port")
+    }
+
+    fn listener(id: u32, bind: &str, advertise: Option<(&str, u16)>, [outside, inside]: [bool; 2]) -> Listener {
+        let advertise = advertise.map(|(host, port)| Advertise { host: host.to_owned(), port });
+        Listener { id: ListenerId(id), transport: Transport::Udp, bind: address(bind), advertise, outside, inside }
+    }
+
+    fn farm(listeners: Vec<Listener>, backends: Vec<Backend>) -> Farm {
+        let mut farm = World::new("weight", backends).farm;
+        farm.listeners = listeners;
+        farm
+    }
+
+    fn reload(before: Option<&Running>, now: Instant, farms: Vec<Farm>) -> Running {
+        Running::new(Settings { farms, limits: Limits::default() }, before, now, 1)
+    }
+
+    fn running(farms: Vec<Farm>) -> Running {
+        reload(None, at(0), farms)
+    }
+
+    #[test]
+    fn farms_and_listeners_are_found_by_id() {
+        let both = [true, true];
+        let mut first = farm(vec![listener(1, "192.0.2.1:5060", None, both)], Vec::new());
+        let more = [listener(2, "192.0.2.2:5060", None, both), listener(3, "192.0.2.3:5060", None, both)];
+        let mut second = farm(more.into(), Vec::new());
+        (first.id, second.id) = (FarmId(7), FarmId(9));
+        let running = running(vec![first, second]);
+        let listeners = |id: u32| running.farm_by_id(FarmId(id)).map(|farm| farm.settings.listeners.len());
+        assert_eq!([7, 8, 9].map(listeners), [Some(1), None, Some(2)]);
+        let found = |id: u32| running.listener(ListenerId(id)).map(|(farm, found)| (farm.settings.id.0, found.id.0));
+        assert_eq!([1, 2, 3, 4].map(found), [Some((7, 1)), Some((9, 2)), Some((9, 3)), None]);
+    }
+
+    #[test]
+    fn only_what_was_not_cut_before_is_newly_cut() {
+        let with = |states: [Maintenance; 4]| {
+            let named = ["a", "b", "c", "d"].map(backend);
+            let backends = named.into_iter().zip(states).map(|(known, maintenance)| Backend { maintenance, ..known });
+            running(vec![farm(Vec::new(), backends.collect())])
+        };
+        let before = with([Off, Cut, Off, Cut]);
+        assert_eq!(with([Cut, Cut, Drain, Off]).newly_cut(&before), [backend("a").id]);
+    }
+
+    #[test]
+    fn a_backend_that_left_is_known_for_a_day_and_while_it_has_calls() {
+        let names = ["busy", "idle", "kept"];
+        let [busy, idle, kept] = names.map(|name| backend(name).id);
+        let first = running(vec![farm(Vec::new(), names.map(backend).into())]);
+        let call_of = |id: BackendId| first.backend(id).expect("configured").state.restore_call();
+        let (call, _other) = (call_of(busy), call_of(kept));
+        let next =
+            |before: &Running, now: Instant| reload(Some(before), now, vec![farm(Vec::new(), vec![backend("kept")])]);
+        let known = |running: &Running| [busy, idle, kept].map(|id| running.backend(id).is_some());
+        let gone = next(&first, at(10));
+        let retired: Vec<BackendId> = gone.retired().map(|(id, _)| id).collect();
+        assert_eq!(retired, [busy], "idle has no calls, kept did not leave");
+        let nearly = next(&gone, Instant::from_micros(86_409_999_999));
+        assert_eq!(known(&nearly), [true, true, true]);
+        let over = next(&nearly, at(86_410));
+        assert_eq!(known(&over), [true, false, true]);
+        drop(call);
+        let last = next(&over, at(86_410));
+        assert_eq!((known(&last), last.generation), ([false, false, true], 4));
+    }
+
+    #[test]
+    fn a_request_is_of_the_backend_whose_network_is_the_most_precise() {
+        let sourced = |(name, own, sources): (&str, &str, &[&str])| Backend {
+            address: address(own),
+            sources: sources.iter().map(|network| network.parse().expect("a network")).collect(),
+            ..backend(name)
+        };
+        let table: [(&str, &str, &[&str]); 5] = [
+            ("a", "192.0.2.10:5060", &[]),
+            ("b", "192.0.2.11:5060", &["10.0.0.0/8"]),
+            ("c", "192.0.2.12:5060", &["10.1.0.0/16", "10.2.0.0/16"]),
+            ("d", "192.0.2.13:5060", &["10.0.0.0/12", "10.2.0.0/16"]),
+            ("e", "192.0.2.14:5060", &["10.2.5.0/24"]),
+        ];
+        let farm = farm(Vec::new(), table.map(sourced).into());
+        let running = running(vec![farm.clone()]);
+        for (source, expected) in [
+            ("192.0.2.10:5060", Some(0)),
+            ("192.0.2.10:5061", None),
+            ("[::ffff:192.0.2.12]:5060", Some(2)),
+            ("10.20.0.1:7000", Some(1)),
+            ("10.1.0.1:7000", Some(2)),
+            ("10.9.0.1:7000", Some(3)),
+            // Two backends name the same network: only a more precise one decides.
+            ("10.2.0.1:7000", None),
+            ("10.2.5.1:7000", Some(4)),
+            ("172.16.0.1:5060", None),
+        ] {
+            assert_eq!(running.farms[0].backend_at(&farm, address(source)), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_backend_is_checked_as_the_first_service_that_uses_it_says() {
+        let mut farm = farm(Vec::new(), ["a", "b", "c"].map(backend).into());
+        let mut second = farm.services[0].clone();
+        (second.ping.fall, second.backends) = (9, vec![1, 0]);
+        (farm.services[0].ping.fall, farm.services[0].backends) = (7, vec![0]);
+        farm.services.push(second);
+        let falls: Vec<u32> = farm.backends.iter().map(|known| ping_of(&farm, known).fall).collect();
+        assert_eq!(falls, [7, 9, Ping::default().fall]);
+    }
+
+    #[test]
+    fn a_listener_is_written_as_the_side_it_is_written_for_knows_it() {
+        let listeners = [
+            listener(1, "192.0.2.1:5060", Some(("pbx.example.com", 5070)), [true, false]),
+            listener(2, "10.0.0.2:5080", Some(("lb.internal", 5090)), [false, true]),
+            listener(3, "192.0.2.3:5060", None, [true, true]),
+            listener(4, "0.0.0.0:5095", None, [true, true]),
+            listener(5, "[::]:5096", Some(("198.51.100.7", 5097)), [true, true]),
+        ];
+        let running = running(vec![farm(listeners.into(), Vec::new())]);
+        let view = running.farm(0);
+        let expected = [
+            ["pbx.example.com:5070", "192.0.2.1:5060"],
+            ["lb.internal:5090", "lb.internal:5090"],
+            ["192.0.2.3:5060", "192.0.2.3:5060"],
+            ["203.0.113.9:5095", "203.0.113.9:5095"],
+            ["198.51.100.7:5097", "203.0.113.9:5096"],
+        ];
+        for (listener, expected) in view.settings.listeners.iter().zip(expected) {
+            let written = [false, true].map(|inside| {
+                let text = view.written(listener, IpAddr::from([203, 0, 113, 9]), inside);
+                String::from_utf8_lossy(&text).into_owned()
+            });
+            assert_eq!(written, expected);
+        }
+    }
+
+    #[test]
+    fn a_peer_is_reached_by_a_listener_of_its_side_and_family() {
+        let [v4, v6] = ["198.51.100.1:5060", "[2001:db8::9]:5060"].map(address);
+        for (bind, reached) in [
+            ("192.0.2.1:5060", [true, false]),
+            ("0.0.0.0:5060", [true, false]),
+            ("[2001:db8::1]:5060", [false, true]),
+            ("[::]:5060", [true, true]),
+        ] {
+            let running = running(vec![farm(vec![listener(1, bind, None, [true, true])], Vec::new())]);
+            let reaches = |remote: SocketAddr| running.farm(0).listener_towards(false, remote).is_some();
+            assert_eq!([v4, v6].map(reaches), reached, "{bind}");
+        }
+        let sides =
+            [listener(1, "192.0.2.1:5060", None, [true, false]), listener(2, "10.0.0.2:5060", None, [false, true])];
+        let running = running(vec![farm(sides.into(), Vec::new())]);
+        let [outside, inside] = [(1, [192, 0, 2, 1]), (2, [10, 0, 0, 2])].map(|(id, local): (u32, [u8; 4])| Flow {
+            listener: ListenerId(id),
+            local: IpAddr::from(local),
+            remote: v4,
+        });
+        let flows =
+            [(false, v4), (true, v4), (false, v6)].map(|(side, remote)| running.farm(0).flow_towards(side, remote));
+        assert_eq!(flows, [Some(outside), Some(inside), None]);
+    }
+
+    /// Of the domain example.com, with an address of its own and a wildcard, both advertised.
+    fn named() -> Running {
+        let listeners = [
+            listener(1, "192.0.2.1:5060", Some(("sip.example.net", 5070)), [true, true]),
+            listener(2, "0.0.0.0:5080", Some(("198.51.100.7", 5090)), [true, true]),
+        ];
+        let mut farm = farm(listeners.into(), Vec::new());
+        farm.domains = vec!["example.com".to_owned()];
+        running(vec![farm])
+    }
+
+    #[test]
+    fn a_uri_names_us_by_domain_or_by_address_and_port() {
+        let running = named();
+        for (uri, ours) in [
+            ("sip:a@example.com", true),
+            ("sip:a@EXAMPLE.com:9999", true),
+            ("sip:a@sip.example.net", true),
+            ("sip:a@pbx.example.com", false),
+            // The first listener's own address; 5060 where no port is written.
+            ("sip:a@192.0.2.1", true),
+            ("sip:a@192.0.2.1:5061", false),
+            ("sip:a@192.0.2.99", false),
+            // The wildcard answers where the request came in.
+            ("sip:a@203.0.113.9:5080", true),
+            ("sip:a@203.0.113.9:5060", false),
+            ("sip:a@192.0.2.99:5080", false),
+            // What the second listener advertises.
+            ("sip:a@198.51.100.7:5090", true),
+            ("sip:a@198.51.100.7:5080", false),
+            ("sip:a@192.0.2.99:5090", false),
+        ] {
+            let parsed = sip::uri::parse(uri.as_bytes()).expect("a URI");
+            assert_eq!(running.farm(0).is_ours(&parsed, IpAddr::from([203, 0, 113, 9])), ours, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_host_of_ours_is_a_domain_or_an_address_on_any_port() {
+        let running = named();
+        for (host, ours) in [
+            (Host::Name(b"example.com."), true),
+            (Host::Name(b"Sip.Example.Net"), true),
+            (Host::Name(b"example.net"), false),
+            (Host::Ip(IpAddr::from([203, 0, 113, 9])), true),
+            (Host::Ip(IpAddr::from([192, 0, 2, 1])), true),
+            (Host::Ip(IpAddr::from([198, 51, 100, 7])), true),
+            (Host::Ip(IpAddr::from([192, 0, 2, 99])), false),
+        ] {
+            assert_eq!(running.farm(0).is_own_host(host, IpAddr::from([203, 0, 113, 9])), ours, "{host:?}");
+        }
+    }
+}

@@ -287,3 +287,13 @@ impl Default for Ping {
         Self { interval: Some(Duration::from_secs(10)), timeout: Duration::from_secs(2), rise: 2, fall: 3 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transport_is_spelled_as_its_reader_expects() {
+        assert_eq!((Transport::Udp.via(), Transport::Udp.name()), ("UDP", "udp"));
+    }
+}

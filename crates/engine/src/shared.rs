@@ -133,3 +133,110 @@ fn longest_persistence(settings: &Settings) -> Duration {
         .max()
         .unwrap_or(Duration::from_secs(3600))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::{Dialog, DialogKey};
+    use crate::id::ListenerId;
+    use crate::io::Flow;
+    use crate::pool::world::World;
+    use crate::settings::{Limits, Maintenance};
+    use std::net::SocketAddr;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_micros(seconds * 1_000_000)
+    }
+
+    fn settings() -> Settings {
+        let limits = Limits { errors_per_source: 2, ..Limits::default() };
+        Settings { farms: vec![World::equal("weight", 1).farm], limits }
+    }
+
+    /// Three shards, started at 10 s.
+    fn shared() -> Arc<Shared> {
+        let secrets = Secrets { key_id: 7, key: [1; 16], previous: None, contact_key: [2; 16], epoch: 1_700_000_000 };
+        Shared::new(settings(), secrets, 3, at(10), 1_700_000_000_000, 1)
+    }
+
+    #[test]
+    fn facts_pass_from_one_process_to_the_next() {
+        let [before, after] = [shared(), shared()];
+        let backend = before.settings().farms[0].backends[0].id;
+        let calls = |shared: &Shared| shared.running().backend(backend).expect("configured").state.calls();
+        let ticket = before.running().backend(backend).expect("configured").state.restore_call();
+        let dialog = Dialog {
+            key: DialogKey { call: 5, backend, from_peer: true, from_tag: 8 },
+            to_tag: 9,
+            peer: Flow {
+                listener: ListenerId(1),
+                local: IpAddr::from([192, 0, 2, 1]),
+                remote: SocketAddr::from(([192, 0, 2, 9], 5060)),
+            },
+            binding: 0,
+            since: at(10),
+            ends: at(100),
+            ticket: Some(ticket),
+            logged: false,
+        };
+        before.directory.begin_dialog(dialog, 9).expect("room");
+        let [mut told, mut again, mut dumped] = [Vec::new(), Vec::new(), Vec::new()];
+        before.drain_facts(at(12), &mut told);
+        before.drain_facts(at(12), &mut again);
+        before.dump_facts(at(12), &mut dumped);
+        assert!(!told.is_empty() && again.is_empty() && dumped == told);
+        assert_eq!(after.load_facts(at(12), &told), Loaded { records: 1, damaged: 0 });
+        assert_eq!((after.directory.dialogs(), calls(&after)), (1, 1));
+    }
+
+    #[test]
+    fn a_reload_swaps_the_settings_and_forgets_the_choices_of_what_it_cuts() {
+        let shared = shared();
+        let mut next = settings();
+        next.limits.headers = 9;
+        next.farms[0].backends[0].maintenance = Maintenance::Cut;
+        let backend = next.farms[0].backends[0].id;
+        shared.directory.stick(at(10), 5, backend);
+        let seen = || {
+            let stuck = shared.directory.peek_sticky(at(11), 5);
+            (shared.generation(), shared.settings().limits.headers, stuck)
+        };
+        assert_eq!(seen(), (0, 256, Some(backend)));
+        shared.replace_settings(at(11), next.clone());
+        assert_eq!(seen(), (1, 9, None));
+        shared.replace_settings(at(12), next);
+        assert_eq!(seen(), (2, 9, None));
+    }
+
+    #[test]
+    fn a_unit_drains_only_when_told() {
+        let shared = shared();
+        assert_eq!((shared.shards(), shared.is_draining()), (3, false));
+        shared.begin_drain();
+        assert!(shared.is_draining());
+    }
+
+    #[test]
+    fn unix_time_goes_on_from_the_start() {
+        let clock = shared().wall_clock(at(13));
+        assert_eq!((clock.now, clock.unix_ms), (at(13), 1_700_000_003_000));
+    }
+
+    #[test]
+    fn a_source_gets_the_errors_its_limit_says() {
+        let (shared, limits) = (shared(), settings().limits);
+        let admits = |last: u8| shared.admits_error(at(10), IpAddr::from([192, 0, 2, last]), &limits);
+        assert_eq!([1, 1, 1, 2].map(admits), [true, true, false, true]);
+    }
+
+    #[test]
+    fn choices_are_kept_for_the_longest_time_that_a_service_asks_for() {
+        let mut several = settings();
+        let mut second = several.farms[0].clone();
+        several.farms[0].services[0].persistence_ttl = Duration::from_secs(7_200);
+        second.services[0].persistence_ttl = Duration::from_secs(60);
+        several.farms.push(second);
+        assert_eq!(longest_persistence(&several), Duration::from_secs(7_200));
+        assert_eq!(longest_persistence(&Settings::default()), Duration::from_secs(3_600));
+    }
+}

@@ -140,3 +140,35 @@ fn retired_of(known: &KnownBackend) -> BackendSnapshot {
         latency_us: state.latency().as_micros() as u64,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+    use crate::token::Secrets;
+    use sip::Fault;
+
+    #[test]
+    fn shards_are_added_up_and_only_faults_that_were_met_are_listed() {
+        let secrets = Secrets { key_id: 7, key: [1; 16], previous: None, contact_key: [2; 16], epoch: 1_700_000_000 };
+        let now = Instant::from_micros(0);
+        let shared = Shared::new(Settings::default(), secrets, 2, now, 0, 0);
+        for (shard, requests, not_sip, via) in [(0, 1, 2, 0), (1, 4, 3, 1)] {
+            let counters = &shared.counters[shard];
+            (0..requests).for_each(|_| counters.add(Counter::Requests));
+            (0..not_sip).for_each(|_| counters.add_fault(Fault::NotSip));
+            (0..via).for_each(|_| counters.add_fault(Fault::Via));
+            counters.await_answer(true);
+        }
+        shared.transactions.store(9, Ordering::Relaxed);
+        let snapshot = shared.snapshot(now);
+        let of = |wanted: &str| -> Vec<(&'static str, u64)> {
+            let named = snapshot.counters.iter().filter(|(name, _, _)| *name == wanted);
+            named.map(|(_, label, value)| (*label, *value)).collect()
+        };
+        assert_eq!(of("requests"), [("", 5)]);
+        assert_eq!(of("pings"), [("", 0)]);
+        assert_eq!(of("refused"), [("not_sip", 5), ("via", 1)]);
+        assert_eq!((snapshot.transactions, snapshot.unanswered), (9, 2));
+    }
+}

@@ -112,3 +112,109 @@ impl Table {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Kind;
+    use crate::id::{FarmId, ListenerId};
+    use crate::machine::Server;
+    use sip::transaction::OtherServer;
+    use smallvec::SmallVec;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    fn flow() -> Flow {
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Flow { listener: ListenerId(1), local, remote: SocketAddr::new(local, 5060) }
+    }
+
+    fn context() -> Box<Context> {
+        let kind = Kind {
+            invite: false,
+            bye: false,
+            register: false,
+            in_dialog: false,
+            refreshes: false,
+            may_retry_later: false,
+            waits_for_final: false,
+            with_credentials: false,
+        };
+        Box::new(Context {
+            kind,
+            farm: FarmId(1),
+            upstream: flow(),
+            first_upstream: flow(),
+            loop_hash: 0,
+            server: Server::Other(OtherServer::Terminated),
+            branches: SmallVec::new(),
+            answered_by: None,
+            best: None,
+            last_response: None,
+            cancelled: false,
+            cancel_reason: Box::default(),
+            trying_at: None,
+            failover_at: None,
+            placement: None,
+            armed: None,
+            awaited: false,
+        })
+    }
+
+    fn tombstone(attempt: u8) -> Tombstone {
+        Tombstone {
+            until: Instant::from_micros(32_000_000),
+            backend: BackendId(5),
+            attempt,
+            invite: false,
+            first_upstream: flow(),
+            loop_hash: 0,
+            moved_to: None,
+        }
+    }
+
+    #[test]
+    fn an_id_names_one_transaction_and_no_later_one_at_its_place() {
+        let mut table = Table::default();
+        table.start_sequence_at(u32::MAX);
+        let foreseen = table.next_id();
+        let first = table.insert(100, context());
+        let second = table.insert(101, context());
+        assert_eq!((foreseen, first), (Id { index: 0, sequence: u32::MAX }, Id { index: 0, sequence: u32::MAX }));
+        assert_eq!(second, Id { index: 1, sequence: 0 });
+        assert_eq!([100, 101, 102].map(|key| table.find(key)), [Some(first), Some(second), None]);
+        assert_eq!(table.len(), 2);
+        table.remove(first);
+        assert_eq!((table.len(), table.find(100)), (1, None));
+        let third = table.insert(102, context());
+        assert_eq!(third, Id { index: 0, sequence: 1 });
+        table.remove(first);
+        table.bury(first, tombstone(0));
+        assert!(table.entry(first).is_none());
+        assert!(matches!(table.entry(third), Some(Entry::Live(_))), "the former owner of the place has no say");
+        assert_eq!((table.len(), table.find(102)), (2, Some(third)));
+    }
+
+    #[test]
+    fn a_key_names_the_newest_of_its_transactions() {
+        let mut table = Table::default();
+        let older = table.insert(5, context());
+        let newer = table.insert(5, context());
+        assert_eq!(table.find(5), Some(newer));
+        table.remove(older);
+        assert_eq!(table.find(5), Some(newer), "the key is not the older one's any more");
+        table.remove(newer);
+        assert_eq!((table.find(5), table.len()), (None, 0));
+    }
+
+    #[test]
+    fn the_buried_and_the_busy_are_kept_but_not_live() {
+        let mut table = Table::default();
+        let [buried, busy, live] = [1, 2, 3].map(|key| table.insert(key, context()));
+        assert_eq!(table.live_ids(), [buried, busy, live]);
+        table.bury(buried, tombstone(4));
+        *table.entry(busy).expect("it was inserted") = Entry::Busy;
+        assert_eq!(table.live_ids(), [live]);
+        assert!(matches!(table.entry(buried), Some(Entry::Over(Tombstone { attempt: 4, .. }))));
+        assert_eq!((table.len(), table.find(1)), (3, Some(buried)));
+    }
+}

@@ -250,7 +250,7 @@ fn mac(key: &[u8; 16], body: &[u8], call_id: &[u8]) -> u64 {
 
 fn decode(text: &[u8]) -> Option<Raw> {
     let mut octets = [0; RAW_MOST];
-    // 64 octets are 86 characters; more cannot be ours.
+    // 85 characters are 63 octets; the longest token has 51.
     if text.len() > 85 {
         return None;
     }
@@ -410,8 +410,74 @@ mod tests {
     #[test]
     fn contact_ids_depend_on_user_and_contact_only() {
         let a = secrets().contact_id(1, b"sip:a@192.0.2.1");
-        assert_eq!(a, secrets().contact_id(1, b"sip:a@192.0.2.1"));
+        // SipHash-2-4 under the contact key, over the AOR's key and the contact.
+        assert_eq!(a, 0xfc78_0b82_622d_2acb);
         assert_ne!(a, secrets().contact_id(2, b"sip:a@192.0.2.1"));
         assert_ne!(a, secrets().contact_id(1, b"sip:a@192.0.2.2"));
+    }
+
+    /// The octets that the units of a cluster, and a unit before and after an upgrade, exchange.
+    #[test]
+    fn the_format_of_tokens_does_not_change() {
+        for (remote, branch_text, route_text) in [
+            (
+                "192.0.2.1:5060",
+                "z9hG4bKtdmIgcCAQABEXAD_____mVT8QAAAABj3q2-78AAAgETxJQ0gjniLKAg",
+                "tdmIwcAAAAR__________-rzQAAAAXerb7vwAACARPEcKxULAJ1_1U",
+            ),
+            (
+                "[2001:db8::1]:65535",
+                "z9hG4bKtdmMgcCAQABEXAD_____mVT8QAAAABj3q2-7yABDbgAAAAAAAAAAAAAAAH__zlhOI1vqlCC",
+                "tdmNwcAAAAR__________-rzQAAAAXerb7vIAENuAAAAAAAAAAAAAAAAf__X6zETfU59Zc",
+            ),
+        ] {
+            let text = secrets().seal_branch(&branch(remote), b"call@x");
+            assert_eq!(String::from_utf8_lossy(&text), branch_text);
+            assert_eq!(secrets().read_branch_unproven(&text), Some(branch(remote)));
+            // One within a dialog, and a Path.
+            let (kind, call_id) = if branch(remote).upstream.remote.is_ipv4() {
+                (RouteKind::Dialog, "call@x")
+            } else {
+                (RouteKind::Path, "")
+            };
+            let text = secrets().seal_route(&route(remote, kind), call_id.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&text), route_text);
+        }
+    }
+
+    #[test]
+    fn every_flag_comes_back_by_itself() {
+        for bits in 0..8 {
+            let [one, other, third] = [1, 2, 4].map(|bit| bits & bit != 0);
+            for remote in ["192.0.2.1:5060", "[2001:db8::1]:5060"] {
+                let value = Branch { stateless: one, own: other, ..branch(remote) };
+                let text = secrets().seal_branch(&value, b"c");
+                assert_eq!(secrets().read_branch(&text, b"c"), Some(value));
+                let kind = if third { RouteKind::Path } else { RouteKind::Dialog };
+                let value = Route { paired: one, from_peer: other, ..route(remote, kind) };
+                let text = secrets().seal_route(&value, if third { &b""[..] } else { b"c" });
+                assert_eq!(secrets().read_route(&text, b"c"), Some(value));
+                assert_eq!(secrets().read_route(&text, b"d"), third.then_some(value));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_any_token_is_none_of_ours() {
+        assert_eq!(decode(&[b'A'; 84]).map(|raw| raw.length), Some(63));
+        assert!(decode(&[b'A'; 86]).is_none());
+        for (text, ours) in
+            [("z9hG4bKtdm", true), ("z9hG4bKtdmIgcC", true), ("z9hG4bKtd", false), ("tdmz9hG4bKtdm", false)]
+        {
+            assert_eq!(looks_like_ours(text.as_bytes()), ours, "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_show_no_key_and_key_the_tables() {
+        assert_eq!(format!("{:?}", secrets()), "Secrets { key_id: 7, epoch: 1700000000, .. }");
+        let mut others = secrets();
+        others.contact_key = [3; 16];
+        assert_ne!(others.table_hasher().finish(), secrets().table_hasher().finish());
     }
 }

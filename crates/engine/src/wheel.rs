@@ -41,22 +41,16 @@ impl<T: Copy> Wheel<T> {
     /// Moves every timer whose tick has come into `due`.
     pub(crate) fn turn(&mut self, now: Instant, due: &mut Vec<T>) {
         let last = tick_of(now);
-        while self.tick <= last {
-            let Some(ahead) = self.next_occupied() else {
-                self.tick = last + 1;
-                return;
-            };
-            if self.tick + ahead > last {
-                self.tick = last + 1;
-                return;
-            }
+        while let Some(ahead) = self.next_occupied()
+            && self.tick + ahead <= last
+        {
             self.tick += ahead;
             let slot = (self.tick % SLOTS as u64) as usize;
             // With its memory: or each burst would leave its own in other slots.
             due.append(&mut std::mem::take(&mut self.slots[slot]));
             self.occupied[slot / 64] &= !(1 << (slot % 64));
-            self.tick += 1;
         }
+        self.tick = self.tick.max(last + 1);
     }
 
     /// When the next occupied slot is to be visited.
@@ -100,6 +94,10 @@ mod tests {
 
     fn at(millis: u64) -> Instant {
         Instant::from_micros(millis * 1_000)
+    }
+
+    fn tick(number: u64) -> Instant {
+        Instant::from_micros(number * 8_192)
     }
 
     #[test]
@@ -155,5 +153,54 @@ mod tests {
         }
         wheel.turn(at(1_000_000), &mut due);
         assert_eq!(seen + due.len(), 10_000);
+    }
+
+    #[test]
+    fn the_nearest_slot_is_next_wherever_the_turn_stands() {
+        // 4,096 is slot 0 again; 4,160 and 4,195 share their word of bits with the start.
+        let start = 100;
+        let ticks = [100, 101, 127, 128, 200, 4_095, 4_096, 4_160, 4_195_u64];
+        let mut wheel = Wheel::new(tick(start));
+        for &armed in ticks.iter().rev() {
+            let mut alone = Wheel::new(tick(start));
+            alone.arm(tick(armed), armed);
+            assert_eq!(alone.next_deadline(), Some(tick(armed)));
+            wheel.arm(tick(armed), armed);
+        }
+        for armed in ticks {
+            assert_eq!(wheel.next_deadline(), Some(tick(armed)));
+            let mut due = Vec::new();
+            wheel.turn(Instant::from_micros(armed * 8_192 - 1), &mut due);
+            assert!(due.is_empty());
+            wheel.turn(tick(armed), &mut due);
+            assert_eq!(due, [armed]);
+        }
+        assert_eq!(wheel.next_deadline(), None);
+    }
+
+    #[test]
+    fn deadlines_are_rounded_up_and_kept_within_this_turn() {
+        // Behind the start, on a tick, a microsecond after it, on the last tick of the turn, and beyond.
+        for (micros, fires_at) in [(0, 100), (827_392, 101), (827_393, 102), (34_365_440, 4_195), (34_365_441, 4_195)] {
+            let mut wheel = Wheel::new(tick(100));
+            wheel.arm(Instant::from_micros(micros), 1_u8);
+            assert_eq!(wheel.next_deadline(), Some(tick(fires_at)), "{micros} µs");
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_is_over_fires_at_the_next_tick() {
+        for later in [None, Some(at(30_000))] {
+            let mut wheel = Wheel::new(at(5_000));
+            if let Some(later) = later {
+                wheel.arm(later, 7_u8);
+            }
+            // Tick 732 has begun and was visited.
+            let mut due = Vec::new();
+            wheel.turn(at(6_000), &mut due);
+            assert!(due.is_empty());
+            wheel.arm(at(1), 9);
+            assert_eq!(wheel.next_deadline(), Some(tick(733)));
+        }
     }
 }

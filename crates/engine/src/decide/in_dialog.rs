@@ -37,8 +37,8 @@ impl<T: Trace> Decider<'_, T> {
         let flow = arrival.farm.flow_towards(true, known.address).ok_or(Refusal::Status(500))?;
         let note = self.note_of(arrival.message, route, true);
         self.trace.note(|| format!("from the dialog's peer to its backend {}", known.name));
-        if !T::DRY && arrival.flow != route.peer && !arrival.origin.is_backend() {
-            self.peer_moved(arrival.flow, route, &note);
+        if !T::DRY && !arrival.origin.is_backend() {
+            self.peer_heard(arrival.flow, route, &note);
         }
         let hop = Hop::Backend(Arc::clone(&known.state));
         let peer = arrival.flow;
@@ -164,7 +164,7 @@ impl<T: Trace> Decider<'_, T> {
     }
 
     /// A request that proves itself by its token came from a new address: its NAT moved it there.
-    fn peer_moved(&self, flow: Flow, route: &Route, note: &DialogNote) {
+    fn peer_heard(&self, flow: Flow, route: &Route, note: &DialogNote) {
         let directory = &self.shared.directory;
         if route.binding != 0 {
             directory.move_binding(self.now, route.binding, flow);

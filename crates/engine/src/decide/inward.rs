@@ -8,7 +8,7 @@ use crate::io::Flow;
 use crate::origin::Origin;
 use crate::pool::{Ask, CallTicket};
 use crate::settings::{Fallback, Persistence, Service};
-use sip::{Method, Uri};
+use sip::{Method, Scheme, Uri};
 use smallvec::SmallVec;
 use std::io::Write;
 
@@ -342,6 +342,7 @@ impl<T: Trace> Decider<'_, T> {
             to_backend: true,
             request_uri: replaces
                 .then(|| at_backend(&arrival.uri, backend.address))
+                .flatten()
                 .or_else(|| routes.request_uri.map(SmallVec::from_slice)),
             popped: routes.popped,
             parties,
@@ -423,35 +424,69 @@ fn sticky_key(service: &Service, arrival: &Arrival<'_>, keys: &Keys, secrets: &c
     }
 }
 
-/// The Request-URI for servers that know only their own address: host and port replaced, all else kept.
-fn at_backend(uri: &Uri<'_>, address: std::net::SocketAddr) -> SmallVec<[u8; 64]> {
+/// The Request-URI for servers that know only their own address: host and port replaced, all else kept. A telephone number becomes
+/// the user of a SIP URI (RFC 3261 §19.1.6); what names a service stays as it is (`None`).
+fn at_backend(uri: &Uri<'_>, address: std::net::SocketAddr) -> Option<SmallVec<[u8; 64]>> {
+    let (scheme, rest) = uri.raw.split_at_checked(memchr::memchr(b':', uri.raw)?)?;
     let mut text = SmallVec::new();
     // Writing into memory cannot fail.
-    let _ = text.write_all(scheme_octets(uri));
-    let _ = text.write_all(b":");
-    if let Some(user) = uri.user {
-        let _ = text.write_all(user);
-        if let Some(password) = uri.password {
+    match uri.scheme {
+        Scheme::Sip | Scheme::Sips => {
+            let _ = text.write_all(scheme);
             let _ = text.write_all(b":");
-            let _ = text.write_all(password);
+            if let Some(user) = uri.user {
+                let _ = text.write_all(user);
+                if let Some(password) = uri.password {
+                    let _ = text.write_all(b":");
+                    let _ = text.write_all(password);
+                }
+                let _ = text.write_all(b"@");
+            }
+            let _ = write!(text, "{address}");
+            if !uri.params.is_empty() {
+                let _ = text.write_all(b";");
+                let _ = text.write_all(uri.params);
+            }
         }
-        let _ = text.write_all(b"@");
+        Scheme::Tel => {
+            let _ = text.write_all(b"sip");
+            let _ = text.write_all(rest);
+            let _ = write!(text, "@{address};user=phone");
+        }
+        Scheme::Urn | Scheme::Other(_) => return None,
     }
-    let _ = write!(text, "{address}");
-    if !uri.params.is_empty() {
-        let _ = text.write_all(b";");
-        let _ = text.write_all(uri.params);
-    }
-    text
-}
-
-/// The scheme as the sender wrote it.
-fn scheme_octets<'m>(uri: &Uri<'m>) -> &'m [u8] {
-    let end = memchr::memchr(b':', uri.raw).unwrap_or_default();
-    uri.raw.get(..end).unwrap_or_default()
+    Some(text)
 }
 
 /// REGISTER's user, as the registration needs it.
 pub(crate) fn registered_aor<'m>(arrival: &Arrival<'m>) -> Option<Uri<'m>> {
     (arrival.message.method() == Method::Register).then(|| addressed(arrival))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_uri_at_the_backend_keeps_all_but_host_and_port() {
+        for (uri, address, wanted) in [
+            ("sip:clyde@example.com", "10.0.1.1:5060", "sip:clyde@10.0.1.1:5060"),
+            ("sip:example.com:5070", "10.0.1.1:5080", "sip:10.0.1.1:5080"),
+            ("sip:c%20d:secret@[2001:db8::9]", "[2001:db8::1]:5060", "sip:c%20d:secret@[2001:db8::1]:5060"),
+            ("tel:+1-201-555-0123", "10.0.1.1:5060", "sip:+1-201-555-0123@10.0.1.1:5060;user=phone"),
+            (
+                "tel:7042;phone-context=example.com",
+                "10.0.1.1:5060",
+                "sip:7042;phone-context=example.com@10.0.1.1:5060;user=phone",
+            ),
+            ("SIPS:clyde@example.com;user=phone;x", "10.0.1.1:5060", "SIPS:clyde@10.0.1.1:5060;user=phone;x"),
+        ] {
+            let parsed = sip::uri::parse(uri.as_bytes()).expect("the test writes URIs");
+            let address: std::net::SocketAddr = address.parse().expect("the test writes addresses");
+            let written = at_backend(&parsed, address).expect("a SIP URI or a number");
+            assert_eq!(written.as_slice(), wanted.as_bytes(), "{uri}");
+        }
+        let service = sip::uri::parse(b"urn:service:sos").expect("a URI");
+        assert_eq!(at_backend(&service, std::net::SocketAddr::from(([10, 0, 1, 1], 5060))), None);
+    }
 }

@@ -7,14 +7,15 @@ use crate::directory::Binding;
 use crate::id::BackendId;
 use crate::identity::Aor;
 use crate::io::Flow;
+use crate::register::written_id;
 use crate::settings::Egress;
-use sip::{Host, Method, Scheme, Uri};
+use sip::{Host, Method, Scheme};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 
 impl<T: Trace> Decider<'_, T> {
     pub(super) fn outward(&mut self, arrival: &Arrival<'_>, routes: &Routes<'_>) -> Result<Plan, Refusal> {
-        if let Some(id) = contact_id(&arrival.uri) {
+        if let Some(id) = written_id(&arrival.uri) {
             return self.towards_phone(arrival, routes, id);
         }
         if arrival.message.method() != Method::Register
@@ -200,11 +201,4 @@ impl<T: Trace> Decider<'_, T> {
                 }
             })
     }
-}
-
-/// The id in a Contact that we wrote towards backends.
-fn contact_id(uri: &Uri<'_>) -> Option<u64> {
-    let text = uri.param(b"tdm")??;
-    let text = std::str::from_utf8(text).ok()?;
-    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok())?
 }

@@ -62,7 +62,15 @@ impl Dialogs {
 
     /// A request inside the dialog went well. One that has ended meanwhile stays ended; `false`: it is not known.
     pub(crate) fn renew(&mut self, key: &DialogKey, to_tag: u64, ends: Instant) -> bool {
-        self.find(key, to_tag).map(|known| known.ends = ends).is_some()
+        let Some(known) = self.find(key, to_tag) else {
+            return false;
+        };
+        if known.ends != ends {
+            known.ends = ends;
+            // After a restart the call must not lapse before its time.
+            self.changed.push(log::DialogChange::Begun { key: *key, to_tag });
+        }
+        true
     }
 
     pub(crate) fn find(&mut self, key: &DialogKey, to_tag: u64) -> Option<&mut Dialog> {
@@ -182,5 +190,106 @@ impl Dialogs {
 
     pub(super) fn discard_changes(&mut self) {
         self.changed.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, dialog_of, flow};
+    use super::*;
+
+    /// One dialog that ends at 60 s, its tags 8 and 9, its binding 11.
+    fn one_dialog(from_peer: bool) -> (Dialogs, DialogKey) {
+        let mut dialogs = Dialogs::default();
+        let mut first = dialog_of(5, 60);
+        first.key.from_peer = from_peer;
+        let key = first.key;
+        assert_eq!(dialogs.begin(first, false), Ok(true));
+        (dialogs, key)
+    }
+
+    /// The length of what the log is told now.
+    fn told(dialogs: &mut Dialogs) -> usize {
+        let clock = log::WallClock { now: at(2), unix_ms: 1_700_000_000_000 };
+        let mut out = Vec::new();
+        dialogs.write_changes(&clock, &mut out);
+        out.len()
+    }
+
+    #[test]
+    fn a_dialog_is_renewed_by_its_key_and_to_tag_and_needs_no_room_for_it() {
+        let (mut dialogs, key) = one_dialog(true);
+        assert_eq!(dialogs.begin(dialog_of(5, 90), true), Ok(false));
+        assert_eq!(dialogs.begin(dialog_of(6, 90), true), Err(Full));
+        assert_eq!(dialogs.find(&key, 9).map(|known| known.ends), Some(at(90)));
+        let other = DialogKey { from_tag: 7, ..key };
+        for (asked, to_tag, known) in [(key, 9, true), (key, 8, false), (other, 9, false)] {
+            assert_eq!(dialogs.renew(&asked, to_tag, at(120)), known, "{asked:?} {to_tag}");
+        }
+        assert_eq!(dialogs.find(&key, 9).map(|known| known.ends), Some(at(120)));
+    }
+
+    #[test]
+    fn only_the_dialog_named_ends_and_once() {
+        let (mut dialogs, key) = one_dialog(true);
+        let [other_tag, other_call] = [DialogKey { from_tag: 7, ..key }, DialogKey { call: 6, ..key }];
+        let asked = [(other_tag, 9), (other_call, 9), (key, 8), (key, 9), (key, 9)];
+        assert_eq!(asked.map(|(key, to_tag)| dialogs.end(&key, to_tag)), [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn replaces_names_a_dialog_by_both_tags_in_either_order() {
+        let (dialogs, _) = one_dialog(true);
+        for (call, tags, known) in
+            [(5, [8, 9], true), (5, [9, 8], true), (5, [8, 8], false), (5, [9, 9], false), (6, [8, 9], false)]
+        {
+            assert_eq!(dialogs.backend_of(call, tags), known.then_some(BackendId(3)), "{call} {tags:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_heard_elsewhere_is_known_by_its_side_of_the_tags() {
+        for (from_peer, [from_tag, to_tag], as_called, as_sender) in [
+            // The peer was called: its tag is the To tag of the dialog, and the From tag of what it sends.
+            (false, [8, 9], true, false),
+            (false, [8, 1], false, false),
+            (false, [1, 9], false, false),
+            (false, [9, 8], false, true),
+            (false, [9, 1], false, false),
+            (false, [1, 8], false, false),
+            (false, [9, 0], false, false),
+            // The peer called; its first request has no To tag.
+            (true, [8, 9], false, true),
+            (true, [8, 0], false, true),
+            (true, [8, 1], false, false),
+            (true, [1, 9], false, false),
+            (true, [1, 0], false, false),
+            (true, [9, 8], false, false),
+        ] {
+            let expected = |moved: bool| if moved { (Some(11), flow(5070)) } else { (None, flow(5060)) };
+            let (mut dialogs, key) = one_dialog(from_peer);
+            let binding = dialogs.move_called_peer(5, from_tag, to_tag, flow(5070));
+            let peer = dialogs.find(&key, 9).expect("begun").peer;
+            assert_eq!((binding, peer), expected(as_called), "called {from_peer} {from_tag} {to_tag}");
+            let (mut dialogs, key) = one_dialog(from_peer);
+            let binding = dialogs.move_sender(5, from_tag, to_tag, flow(5070));
+            let peer = dialogs.find(&key, 9).expect("begun").peer;
+            assert_eq!((binding, peer), expected(as_sender), "sender {from_peer} {from_tag} {to_tag}");
+        }
+    }
+
+    #[test]
+    fn the_log_is_told_of_each_change_once() {
+        let (mut dialogs, key) = one_dialog(true);
+        assert_eq!([told(&mut dialogs), told(&mut dialogs)], [77, 0]);
+        dialogs.move_peer(&key, 9, flow(5060));
+        assert_eq!(told(&mut dialogs), 0, "heard where it was");
+        dialogs.move_peer(&key, 9, flow(5070));
+        assert_eq!(told(&mut dialogs), 77);
+        assert!(dialogs.end(&key, 9));
+        assert_eq!([told(&mut dialogs), told(&mut dialogs)], [36, 0]);
+        let (mut dialogs, _) = one_dialog(true);
+        dialogs.discard_changes();
+        assert_eq!(told(&mut dialogs), 0);
     }
 }

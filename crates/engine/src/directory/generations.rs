@@ -116,4 +116,39 @@ mod tests {
         }
         assert_eq!(table.find(at(1), 999), Some(()));
     }
+
+    #[test]
+    fn the_older_generation_ends_a_period_after_the_turn() {
+        let mut table = Generations::new(at(0), Duration::from_secs(10), 100);
+        table.insert(at(0), 1, 'a');
+        table.insert(at(10), 2, 'b');
+        let (a, b) = (Some('a'), Some('b'));
+        for (second, left) in [(10, (a, b)), (19, (a, b)), (20, (None, b)), (29, (None, b)), (30, (None, None))] {
+            assert_eq!((table.peek(at(second), 1), table.peek(at(second), 2)), left, "{second}");
+        }
+        // To ask is no use of an entry.
+        assert_eq!((table.find(at(29), 1), table.find(at(29), 2)), (None, b));
+        assert_eq!(table.find(at(49), 2), None);
+    }
+
+    #[test]
+    fn each_generation_has_half_of_the_room() {
+        let mut table = Generations::new(at(0), Duration::from_secs(10), 4);
+        let mut left = |last: u64| {
+            table.insert(at(1), last, ());
+            (1..=last).filter(|&key| table.peek(at(1), key).is_some()).collect::<Vec<u64>>()
+        };
+        assert_eq!([1, 2, 3, 4].map(|last| left(last).len()), [1, 2, 3, 4]);
+        assert_eq!(left(5), [3, 4, 5]);
+    }
+
+    #[test]
+    fn what_is_not_kept_leaves_both_generations() {
+        let mut table = Generations::new(at(0), Duration::from_secs(10), 100);
+        for (second, key, value) in [(0, 1, 'a'), (0, 2, 'b'), (10, 3, 'a'), (10, 4, 'b')] {
+            table.insert(at(second), key, value);
+        }
+        table.retain(|value| *value == 'b');
+        assert_eq!([1, 2, 3, 4].map(|key| table.peek(at(11), key)), [None, Some('b'), None, Some('b')]);
+    }
 }

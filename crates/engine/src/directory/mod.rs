@@ -285,7 +285,21 @@ mod tests {
         }
     }
 
-    fn directory() -> Directory {
+    /// Of call `call`, with the tags 8 and 9.
+    pub(crate) fn dialog_of(call: u64, until: u64) -> Dialog {
+        Dialog {
+            key: DialogKey { call, backend: BackendId(3), from_peer: true, from_tag: 8 },
+            to_tag: 9,
+            peer: flow(5060),
+            binding: 11,
+            since: at(1),
+            ends: at(until),
+            ticket: None,
+            logged: false,
+        }
+    }
+
+    pub(crate) fn directory() -> Directory {
         Directory::new(at(0), &Limits::default(), Duration::from_secs(3600))
     }
 
@@ -325,5 +339,102 @@ mod tests {
         assert_eq!(due(25), [flow(5060)]);
         assert!(due(26).is_empty());
         assert_eq!(due(50).len(), 1);
+    }
+
+    #[test]
+    fn the_limit_of_dialogs_holds_to_the_unit() {
+        let directory = directory();
+        for call in 1..=3 {
+            assert_eq!(directory.begin_dialog(dialog_of(call, 60), 3), Ok(()));
+        }
+        assert_eq!(directory.begin_dialog(dialog_of(4, 60), 3), Err(Full));
+        assert_eq!(directory.begin_dialog(dialog_of(3, 90), 3), Ok(()));
+        assert_eq!(directory.dialogs(), 3);
+        let key = dialog_of(1, 60).key;
+        assert_eq!([9, 9].map(|to_tag| directory.end_dialog(&key, to_tag)), [true, false]);
+        assert_eq!(directory.dialogs(), 2);
+        assert_eq!(directory.begin_dialog(dialog_of(4, 60), 3), Ok(()));
+    }
+
+    #[test]
+    fn a_sweep_tells_how_many_dialogs_ended() {
+        let directory = directory();
+        for (call, until) in [(1, 50), (2, 60), (5 << 58, 60), (3, 61)] {
+            directory.begin_dialog(dialog_of(call, until), 9).expect("room");
+        }
+        let sweep = directory.sweep(at(60), &mut Broom::new(0, 1), None);
+        assert_eq!((sweep.dialogs_ended, directory.dialogs()), (3, 1));
+        let key = dialog_of(3, 61).key;
+        assert!(directory.with_dialogs(3, |dialogs| dialogs.find(&key, 9).is_some()));
+    }
+
+    #[test]
+    fn a_shard_sweeps_the_stripes_of_its_part_alone() {
+        let directory = directory();
+        for stripe in [0, 1, 63] {
+            directory.bind(stripe << 58, b"x", binding(stripe + 5, 60), 9).expect("room");
+        }
+        let left = [2, 1, 63, 0].map(|part| {
+            directory.sweep(at(60), &mut Broom::new(part, STRIPES), None);
+            directory.bindings()
+        });
+        assert_eq!(left, [3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn bindings_and_dialogs_together_set_the_pace_of_the_broom() {
+        let directory = directory();
+        directory.bind(1, b"x", binding(5, 60), 9).expect("room");
+        for call in 1..=2_047 {
+            directory.begin_dialog(dialog_of(call, 60), 9_999).expect("room");
+        }
+        let mut broom = Broom::new(0, 1);
+        directory.sweep(at(1), &mut broom, None);
+        // 2,048 facts are two visits in the four seconds of a round.
+        assert_eq!(broom.pause(), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn choices_are_remembered_for_as_long_as_each_kind_serves() {
+        let directory = directory();
+        directory.remember_recent(at(0), 5, BackendId(1));
+        directory.stick(at(0), 5, BackendId(2));
+        directory.remember_nonce(at(0), 5, BackendId(4));
+        let found = |seconds: u64, key: u64| {
+            let now = at(seconds);
+            [directory.peek_recent(now, key), directory.peek_sticky(now, key), directory.nonce_backend(now, key)]
+                .map(|backend| backend.map_or(0, |backend| backend.0))
+        };
+        // For two periods at most: of 32 s, 600 s and an hour.
+        for (seconds, left) in [
+            (63, [1, 2, 4]),
+            (64, [0, 2, 4]),
+            (1_199, [0, 2, 4]),
+            (1_200, [0, 2, 0]),
+            (7_199, [0, 2, 0]),
+            (7_200, [0, 0, 0]),
+        ] {
+            assert_eq!(found(seconds, 5), left, "{seconds}");
+        }
+        assert_eq!(found(1, 6), [0, 0, 0]);
+        let used = (directory.recent(at(1), 5), directory.sticky(at(1), 5));
+        assert_eq!(used, (Some(BackendId(1)), Some(BackendId(2))));
+    }
+
+    #[test]
+    fn no_memory_leads_to_a_backend_that_was_cut() {
+        let directory = directory();
+        for (key, backend) in [(1, BackendId(3)), (2, BackendId(4))] {
+            directory.bind(key, b"x", binding(key, 60), 9).expect("room");
+            directory.stick_user(key, backend, at(60));
+            directory.stick(at(0), key, backend);
+            directory.remember_recent(at(0), key, backend);
+        }
+        directory.unstick_backend(BackendId(3));
+        let now = at(1);
+        let left = |key: u64| {
+            [directory.user_backend(now, key), directory.peek_sticky(now, key), directory.peek_recent(now, key)]
+        };
+        assert_eq!((left(1), left(2)), ([None; 3], [Some(BackendId(4)); 3]));
     }
 }

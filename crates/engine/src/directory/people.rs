@@ -222,3 +222,132 @@ impl People {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, binding, directory, flow};
+    use super::super::{Broom, Directory};
+    use super::*;
+    use crate::pool::BackendState;
+    use std::sync::Arc;
+
+    /// Bindings of user 1 that end at 600 s, the last id's the newest.
+    fn with_phones(ids: &[u64]) -> Directory {
+        let directory = directory();
+        for &id in ids {
+            directory.bind(1, b"x", binding(id, 600), 9).expect("room");
+        }
+        directory
+    }
+
+    fn is_known(directory: &Directory) -> bool {
+        directory.with_person(1, |_| ()).is_some()
+    }
+
+    #[test]
+    fn a_renewal_from_the_same_address_does_not_put_off_the_keep_alive() {
+        let directory = directory();
+        let kept_alive = |port: u16, seconds: u64| {
+            let next = Binding { flow: flow(port).into(), kept_alive: at(seconds), ..binding(5, 600) };
+            directory.bind(1, b"x", next, 9).expect("room");
+            directory.binding(at(seconds), 5).expect("bound").kept_alive
+        };
+        assert_eq!(kept_alive(5060, 10), at(10));
+        assert_eq!(kept_alive(5060, 20), at(10));
+        assert_eq!(kept_alive(5070, 30), at(30));
+    }
+
+    #[test]
+    fn a_registration_counts_once_at_the_backend_that_holds_it() {
+        let directory = directory();
+        let [three, four] = [3, 4].map(|id| Arc::new(BackendState::new(BackendId(id), at(0))));
+        let bind = |id: u64, backend: u32, held: Option<RegistrationTicket>| {
+            let next = Binding { backend: BackendId(backend), held, ..binding(id, 600) };
+            directory.bind(1, b"x", next, 9).expect("room");
+            (three.registrations(), four.registrations())
+        };
+        assert_eq!(bind(5, 3, Some(three.hold_registration())), (1, 0));
+        assert_eq!(bind(5, 3, None), (1, 0), "a renewal keeps its ticket");
+        assert_eq!(bind(5, 4, Some(four.hold_registration())), (0, 1), "a move gives it back");
+        assert_eq!(bind(6, 3, None), (0, 1));
+        assert_eq!(bind(6, 3, Some(three.hold_registration())), (1, 1), "the first ticket comes with a renewal");
+        directory.unbind_all(at(1), 1);
+        assert_eq!((three.registrations(), four.registrations()), (0, 0));
+    }
+
+    #[test]
+    fn a_phone_leaves_alone_and_the_user_with_the_last() {
+        let directory = with_phones(&[5, 6]);
+        directory.unbind(at(1), 1, 7);
+        directory.unbind(at(1), 2, 5);
+        assert_eq!(directory.bindings(), 2, "what was not bound is not taken off the count");
+        directory.unbind(at(1), 1, 5);
+        assert_eq!((directory.bindings(), directory.binding(at(1), 6).is_some()), (1, true));
+        directory.unbind(at(1), 1, 6);
+        assert_eq!((directory.bindings(), is_known(&directory)), (0, false));
+    }
+
+    #[test]
+    fn a_star_ends_all_bindings_of_its_user() {
+        let directory = with_phones(&[5, 6, 7]);
+        directory.bind(2, b"y", binding(8, 600), 9).expect("room");
+        directory.unbind_all(at(1), 3);
+        assert_eq!(directory.bindings(), 4);
+        directory.unbind_all(at(1), 1);
+        assert_eq!((directory.bindings(), is_known(&directory)), (1, false));
+        assert!(directory.binding(at(1), 8).is_some());
+    }
+
+    #[test]
+    fn live_phones_are_told_newest_first() {
+        let directory = with_phones(&[5]);
+        for (id, until) in [(6, 60), (7, 50), (5, 60)] {
+            directory.bind(1, b"x", binding(id, until), 9).expect("room");
+        }
+        let live = |seconds: u64| {
+            let ids = |person: &Person| person.all_live(at(seconds)).map(|binding| binding.id).collect::<Vec<u64>>();
+            directory.with_person(1, ids).expect("bound")
+        };
+        assert_eq!(live(49), [5, 7, 6]);
+        assert_eq!(live(50), [5, 6]);
+        assert!(live(60).is_empty());
+    }
+
+    #[test]
+    fn a_user_sticks_until_the_moment_given() {
+        let directory = with_phones(&[5]);
+        assert_eq!(directory.user_backend(at(0), 1), None);
+        for aor in [1, 2] {
+            directory.stick_user(aor, BackendId(4), at(60));
+        }
+        assert_eq!([59, 60].map(|second| directory.user_backend(at(second), 1)), [Some(BackendId(4)), None]);
+        assert_eq!(directory.user_backend(at(59), 2), None, "nobody is registered there");
+    }
+
+    #[test]
+    fn a_user_is_forgotten_when_neither_phone_nor_backend_is_left() {
+        let directory = directory();
+        directory.bind(1, b"x", binding(5, 60), 9).expect("room");
+        directory.stick_user(1, BackendId(4), at(100));
+        let mut broom = Broom::new(0, 1);
+        let left = |seconds: u64| {
+            directory.sweep(at(seconds), &mut broom, None);
+            (directory.bindings(), is_known(&directory))
+        };
+        assert_eq!([59, 60, 99, 100].map(left), [(1, true), (0, true), (0, true), (0, false)]);
+    }
+
+    #[test]
+    fn a_phone_heard_elsewhere_moves_alone() {
+        let directory = with_phones(&[5, 6]);
+        let found = |id: u64| {
+            let found = directory.binding(at(20), id).expect("bound");
+            (Flow::from(&found.flow), found.kept_alive)
+        };
+        for (second, id) in [(10, 5), (10, 9), (20, 5)] {
+            directory.move_binding(at(second), id, flow(5070));
+            // At 20 s it is heard where it was: its NAT binding is no younger than we know.
+            assert_eq!((found(5), found(6)), ((flow(5070), at(10)), (flow(5060), at(0))), "{second} {id}");
+        }
+    }
+}

@@ -173,3 +173,142 @@ impl fmt::Debug for Candidates<'_> {
 
 /// 1.25 in quarters: the bound of Mirrokni, Thorup and Zadimoghaddam (SODA 2018) with ε = 1/4.
 const BOUND_QUARTERS: u128 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::policy::slots::mix;
+    use crate::pool::world::{World, at, backend, down};
+    use crate::pool::{Cost, Refusal, RegistrationTicket};
+    use crate::settings::Backend;
+
+    /// A policy that looks at what a test wants to see.
+    #[derive(Debug)]
+    struct Probe {
+        pick: fn(&Candidates<'_>, &Ask<'_>) -> Option<usize>,
+    }
+
+    impl Policy for Probe {
+        fn name(&self) -> &'static str {
+            "probe"
+        }
+
+        fn doc(&self) -> &'static str {
+            "Looks."
+        }
+
+        fn needs_state(&self) -> bool {
+            true
+        }
+
+        fn measure(&self) -> Measure {
+            Measure::Calls
+        }
+
+        fn pick(&self, candidates: &Candidates<'_>, ask: &Ask<'_>) -> Option<usize> {
+            (self.pick)(candidates, ask)
+        }
+    }
+
+    static WISHER: Probe = Probe { pick: wish };
+    static READER: Probe = Probe { pick: read };
+
+    /// The member whose number is the random one, if it is free.
+    fn wish(candidates: &Candidates<'_>, ask: &Ask<'_>) -> Option<usize> {
+        let member = ask.random as usize;
+        candidates.is_free(member, ask).then_some(member)
+    }
+
+    /// The second of the three members of the test below, whose load it checks.
+    fn read(candidates: &Candidates<'_>, _ask: &Ask<'_>) -> Option<usize> {
+        if candidates.is_empty() {
+            return None;
+        }
+        let row = |member: usize| {
+            let latency = candidates.latency(member).as_millis();
+            (candidates.weight(member), candidates.calls(member), candidates.work(member), latency)
+        };
+        assert_eq!((candidates.len(), candidates.active()), (3, &[0, 1][..]));
+        assert_eq!([row(0), row(1), row(2)], [(300, 2, 175, 20), (200, 3, 275, 30), (0, 0, 0, 0)]);
+        assert_eq!([0, 1, 2].map(|member: usize| candidates.key(member)), [0.01, 0.02, f64::INFINITY]);
+        assert!(format!("{candidates:?}").contains("weights: [300, 200, 0]"));
+        Some(1)
+    }
+
+    fn probed(probe: &'static Probe, boxes: Vec<Backend>) -> World {
+        let mut world = World::new("least-calls", boxes);
+        world.farm.services[0].algorithm = probe;
+        world.rebuild(at(0));
+        world
+    }
+
+    #[test]
+    fn a_policy_reads_weight_and_load_of_every_member() {
+        let mut boxes: Vec<Backend> = ["a", "b", "c"].map(backend).into();
+        (boxes[0].weight, boxes[1].weight) = (3, 2);
+        let world = probed(&READER, boxes);
+        let _calls = [0, 0, 1, 1, 1].map(|member: usize| world.states[member].restore_call());
+        let _work = [(0, Cost::Invite), (1, Cost::Invite), (1, Cost::Bye)]
+            .map(|(member, kind): (usize, Cost)| world.states[member].begin_work(kind));
+        world.states[0].on_answer(at(0), Duration::from_millis(20));
+        world.states[1].on_answer(at(0), Duration::from_millis(30));
+        down(&world.states[2], at(0));
+        assert_eq!(world.pool.choose(at(0), &Ask::default()), Ok(1));
+        let empty = probed(&READER, Vec::new());
+        assert_eq!(empty.pool.choose(at(0), &Ask::default()), Err(Refusal::NoneUp));
+    }
+
+    #[test]
+    fn free_is_who_is_up_not_excluded_not_full_and_not_on_trial() {
+        let mut boxes: Vec<Backend> = ["plain", "full", "down", "half-open", "on trial"].map(backend).into();
+        boxes[1].max_calls = 1;
+        let world = probed(&WISHER, boxes);
+        let _call = world.states[1].restore_call();
+        down(&world.states[2], at(0));
+        for member in [3, 4, 3, 4, 3, 4] {
+            world.states[member].on_timeout(at(0));
+        }
+        let now = at(5_000);
+        let plain = Ask::default();
+        assert_eq!(world.choose(now, &Ask { random: 4, ..plain }), 4, "its trial is under way from now on");
+        let call = Ask { call: true, ..plain };
+        for (member, ask, is_free) in [
+            (0, plain, true),
+            (0, call, true),
+            (0, Ask { exclude: &[0], ..plain }, false),
+            (0, Ask { exclude: &[1], ..plain }, true),
+            (1, plain, true),
+            (1, call, false),
+            (1, Ask { stateless: true, ..call }, true),
+            (2, plain, false),
+            (3, plain, true),
+            (4, plain, false),
+        ] {
+            let wished = world.pool.peek(now, &Ask { random: member, ..ask });
+            assert_eq!(wished.is_ok(), is_free, "member {member}, {ask:?}");
+        }
+    }
+
+    #[test]
+    fn the_bound_is_five_quarters_of_the_fair_part_rounded_up() {
+        let mut boxes: Vec<Backend> = ["a", "b"].map(backend).into();
+        boxes[0].weight = 3;
+        let world = World::new("hash-user", boxes);
+        let ask = (0..1_000)
+            .map(|number| Ask { user: mix(number), ..Ask::default() })
+            .find(|ask| world.choose(at(0), ask) == 0)
+            .expect("three of four users are those of the first");
+        // With a weight of 3 of 4 the bound is 15/16 of the users, the one to come included: 15 of 15, 15 of 16, 16 of 17.
+        for (of_first, of_second, fits) in [(14, 0, true), (15, 0, false), (15, 1, true), (16, 0, false)] {
+            let hold = |member: usize, count: usize| -> Vec<RegistrationTicket> {
+                (0..count).map(|_| world.states[member].hold_registration()).collect()
+            };
+            let _held = (hold(0, of_first), hold(1, of_second));
+            let bounded = Ask { bounded: true, ..ask };
+            assert_eq!(world.choose(at(0), &bounded), usize::from(!fits), "{of_first} and {of_second}");
+            assert_eq!(world.choose(at(0), &ask), 0, "only first placements are bounded");
+            assert_eq!(world.choose(at(0), &Ask { stateless: true, ..bounded }), 0, "a stateless farm knows no bound");
+        }
+    }
+}

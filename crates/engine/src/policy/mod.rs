@@ -157,4 +157,26 @@ mod tests {
         assert!(Measure::Answer.key(5.0_f64.to_bits(), 100) > Measure::Answer.key(5.0_f64.to_bits(), 200));
         assert_eq!(Measure::Calls.key(0, 0), f64::INFINITY);
     }
+
+    #[test]
+    fn keys_are_the_load_with_one_more_for_each_unit_of_weight() {
+        for (measure, reading, weight, key) in [
+            (Measure::Nothing, 9, 300, 0.0),
+            (Measure::Placed, 2, 200, 0.015),
+            (Measure::Calls, 5, 300, 0.02),
+            (Measure::Work, 175, 100, 2.75),
+            (Measure::Work, 300, 200, 2.0),
+            // Logarithms: 5 less the 7 of 128.
+            (Measure::Answer, 5.0_f64.to_bits(), 128, -2.0),
+        ] {
+            assert_eq!(measure.key(reading, weight), key, "{measure:?}");
+            assert_eq!(measure.key(reading, 0), f64::INFINITY, "{measure:?}");
+        }
+    }
+
+    #[test]
+    fn only_measures_whose_least_is_looked_for_are_ranked() {
+        let measures = [Measure::Nothing, Measure::Placed, Measure::Calls, Measure::Work, Measure::Answer];
+        assert_eq!(measures.map(Measure::is_ranked), [false, false, true, true, true]);
+    }
 }

@@ -96,4 +96,15 @@ mod tests {
             assert_eq!(world.choose(at(0), &ask), 3);
         }
     }
+
+    #[test]
+    fn the_less_loaded_wins_and_of_equals_the_one_drawn_first() {
+        let world = World::equal("random-two", 2);
+        let choose = |random: u64| world.choose(at(0), &Ask { random, ..Ask::default() });
+        assert_eq!([choose(0), choose(1 << 63)], [0, 1]);
+        let _call = world.states[0].restore_call();
+        assert_eq!([choose(0), choose(1 << 63)], [1, 1]);
+        let _calls = [world.states[1].restore_call(), world.states[1].restore_call()];
+        assert_eq!([choose(0), choose(1 << 63)], [0, 0]);
+    }
 }

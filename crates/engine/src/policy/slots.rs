@@ -205,4 +205,32 @@ mod tests {
         assert_eq!(counts.iter().sum::<usize>(), 65_536);
         assert!(counts.iter().all(|&count| (30..=110).contains(&count)));
     }
+
+    #[test]
+    fn the_hash_is_splitmix64() {
+        // The first value after the seed 1,234,567, and the first two after the seed 0.
+        assert_eq!(mix(1_234_567), 6_457_827_717_110_365_317);
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0x6e78_9e6a_a1b9_65f4);
+    }
+
+    #[test]
+    fn every_unit_has_the_same_table() {
+        let slots = settled(&[100, 100, 200]);
+        assert_eq!(&slots.winners[..12], &[2, 0, 1, 2, 1, 2, 1, 0, 1, 2, 2, 2]);
+        // The rank of slot 0 is 2, 0, 1, that of slot 2 is 1, 2, 0.
+        assert_eq!(slots.best(0, |member| member != 2), Some(0));
+        assert_eq!(slots.best(2, |member| member != 1), Some(2));
+        assert_eq!([0, 1, 7].map(|key: u64| slots.slot_of(key)), [14_472, 9_282, 6_386]);
+        assert_eq!(Slots::new(0..128).slot_of(1), 9_282);
+        assert_eq!(Slots::new(0..129).slot_of(1), 37_130);
+    }
+
+    #[test]
+    fn of_two_with_the_same_id_the_first_wins() {
+        let mut slots = Slots::new([5, 5].into_iter());
+        slots.settle(7, &[100, 100]);
+        assert!(slots.winners.iter().all(|&winner| winner == 0));
+        assert_eq!(slots.generation(), 7, "of the weights taken in last");
+    }
 }

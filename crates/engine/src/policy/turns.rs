@@ -188,4 +188,26 @@ mod tests {
             assert_eq!(turns.next(&shares, &active, |_| false), None);
         }
     }
+
+    #[test]
+    fn one_who_comes_back_neither_owes_nor_is_owed() {
+        let mut turns = Turns::new(3);
+        // The first owes 400 and the others are owed 200 each when it goes.
+        assert_eq!(sequence(&mut turns, 1, &[500, 100, 100], 2), [0, 0]);
+        assert_eq!(sequence(&mut turns, 2, &[0, 100, 100], 1), [1]);
+        // It comes back to 0, 100 and 300.
+        assert_eq!(sequence(&mut turns, 3, &[500, 100, 100], 3), [0, 2, 0]);
+    }
+
+    #[test]
+    fn a_wait_stretches_and_shrinks_with_the_share() {
+        let mut turns = Turns::new(65);
+        let mut shares = vec![0_u64; 65];
+        shares[..3].copy_from_slice(&[512, 128, 128]);
+        // In units of 1/1,024 the first is due at 1, 3, 5 and so on, the others at 4, 12 and so on.
+        assert_eq!(sequence(&mut turns, 1, &shares, 6), [0, 0, 1, 2, 0, 0]);
+        // It is 7. The first, due at 9, is now due at 11, 15, 19; the second, due at 12, at 8¼, 10¼, 12¼ and so on.
+        shares[..2].copy_from_slice(&[256, 512]);
+        assert_eq!(sequence(&mut turns, 2, &shares, 8), [1, 1, 0, 2, 1, 1, 0, 1]);
+    }
 }

@@ -465,4 +465,29 @@ mod tests {
         assert!(health.is_alive());
         assert_eq!(health.standing(at(0)).ramp, 0);
     }
+
+    #[test]
+    fn an_answer_matters_to_the_suspect_alone() {
+        let mut silent = health();
+        assert!(!silent.is_suspect());
+        silent.on_timeout(at(0));
+        assert!(silent.is_suspect(), "an answer ends the row of time-outs");
+        silent.on_answer(at(1));
+        assert!(!silent.is_suspect());
+        let mut unreachable = health();
+        unreachable.on_unreachable(at(0));
+        assert!(unreachable.is_suspect(), "an answer brings it back");
+    }
+
+    #[test]
+    fn what_was_sent_before_fails_no_trial() {
+        let mut health = health();
+        assert!(health.on_unreachable(at(0)).is_some());
+        assert_eq!(health.on_unreachable(at(4_999)), None);
+        assert_eq!(health.standing(at(4_999)).until, Some(at(5_000)), "another report does not lengthen the time");
+        assert_eq!(health.on_timeout(at(5_000)), None);
+        assert!(health.standing(at(5_000)).is_half_open, "no trial was sent that could time out");
+        assert_eq!(health.on_unreachable(at(5_000)), None);
+        assert_eq!(health.standing(at(5_000)).until, Some(at(15_000)), "the address is still unreachable");
+    }
 }

@@ -233,6 +233,7 @@ mod tests {
         assert_eq!(world.pool.choose(at(0), &Ask::default()), Err(Refusal::NoneUp));
         assert!(!world.pool.is_up(at(0)));
         up(&world.states[0], at(0));
+        assert!(world.pool.is_up(at(0)), "one is enough");
         up(&world.states[1], at(0));
         let whole = at(60_000);
         assert_eq!(picks(&world, whole, 4), [0, 1, 0, 1]);
@@ -370,5 +371,80 @@ mod tests {
             assert_eq!(world.pool.choose(at(0), &Ask::default()), Err(Refusal::NoneUp));
             assert_eq!(world.pool.home(at(0), &Ask::default()), None);
         }
+    }
+
+    #[test]
+    fn a_full_backend_stays_the_home_of_its_users() {
+        let mut boxes = Vec::from(["a", "b", "c"].map(backend));
+        for backend in &mut boxes {
+            backend.max_calls = 1;
+        }
+        let world = World::new("hash-user", boxes);
+        for user in 0..50 {
+            let ask = Ask { user, call: true, ..Ask::default() };
+            let home = world.pool.home(at(0), &ask).expect("all are up");
+            let _call = world.states[home].take_call(at(0)).expect("no other call is up");
+            assert_ne!(world.choose(at(0), &ask), home);
+            assert_eq!(world.pool.home(at(0), &ask), Some(home));
+        }
+        let by_load = World::equal("least-calls", 3);
+        assert_eq!(by_load.pool.home(at(0), &Ask::default()), None);
+    }
+
+    #[test]
+    fn hash_slots_are_dealt_before_the_first_decision() {
+        for policy in crate::policy::ALL {
+            let shown = format!("{:?}", World::equal(policy.name(), 2).pool);
+            let is_dealt = !shown.contains("winners: []");
+            assert_eq!(is_dealt, policy.name().starts_with("hash-"), "{}", policy.name());
+        }
+    }
+
+    /// Names a member one past the last.
+    #[derive(Debug)]
+    struct Astray;
+
+    impl Policy for Astray {
+        fn name(&self) -> &'static str {
+            "astray"
+        }
+
+        fn doc(&self) -> &'static str {
+            "Nobody of the pool."
+        }
+
+        fn needs_state(&self) -> bool {
+            true
+        }
+
+        fn pick(&self, candidates: &Candidates<'_>, _ask: &Ask<'_>) -> Option<usize> {
+            Some(candidates.len())
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_not_there_is_not_chosen() {
+        let mut world = World::equal("weight", 2);
+        world.farm.services[0].algorithm = &Astray;
+        world.rebuild(at(0));
+        assert_eq!(world.pool.policy().name(), "astray");
+        assert_eq!(world.pool.choose(at(0), &Ask::default()), Err(Refusal::AllFull));
+        assert_eq!(world.pool.peek(at(0), &Ask::default()), Err(Refusal::AllFull));
+    }
+
+    #[test]
+    fn a_pool_that_is_gone_hears_nothing() {
+        let mut world = World::equal("least-calls", 1);
+        let gone = Arc::clone(&world.pool.gauges);
+        let _first = world.states[0].restore_call();
+        world.rebuild(at(0));
+        let _second = world.states[0].restore_call();
+        assert_eq!((gone.reading(0), world.pool.gauges.reading(0)), (1, 2));
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let said = [Refusal::NoneUp, Refusal::AllFull].map(|refusal| refusal.to_string());
+        assert_eq!(said, ["no backend is up", "every backend is full"]);
     }
 }

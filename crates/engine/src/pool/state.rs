@@ -469,4 +469,80 @@ mod tests {
         state.on_failure_answer(at(2), 503);
         assert_eq!((state.failures(), state.last_failure()), (2, Some((at(2), 503))));
     }
+
+    #[test]
+    fn life_and_maintenance_decide_together() {
+        for (maintenance, is_reached, is_alive, is_available, name) in [
+            (Maintenance::Off, true, true, true, "up"),
+            (Maintenance::Drain, true, true, false, "drain"),
+            (Maintenance::Cut, true, false, false, "cut"),
+            (Maintenance::Off, false, false, false, "down"),
+            (Maintenance::Drain, false, false, false, "drain"),
+            (Maintenance::Cut, false, false, false, "cut"),
+        ] {
+            let state = state(|backend| backend.maintenance = maintenance);
+            if !is_reached {
+                state.on_unreachable(at(0));
+            }
+            let seen = (state.is_alive(at(0)), state.is_available(at(0)), state.state_name(at(0)));
+            assert_eq!(seen, (is_alive, is_available, name), "{maintenance:?}, reached: {is_reached}");
+        }
+    }
+
+    #[test]
+    fn requests_and_failures_are_counted_for_good() {
+        let state = state(|_| {});
+        assert_eq!((state.requests(), state.failures()), (0, 0));
+        for kind in [Cost::Invite, Cost::Bye, Cost::Other] {
+            drop(state.begin_work(kind));
+        }
+        state.on_timeout(at(0));
+        state.on_unreachable(at(0));
+        state.on_failure_answer(at(0), 503);
+        state.on_failure_answer(at(0), 500);
+        assert_eq!((state.requests(), state.failures()), (3, 4));
+    }
+
+    #[test]
+    fn one_trial_is_open_after_the_time_aside() {
+        let state = state(|_| {});
+        state.on_unreachable(at(0));
+        assert_eq!([4_999, 5_000].map(|ms| state.is_trial_open(at(ms))), [false, true]);
+        assert!(state.claim_trial(at(5_000)));
+        assert!(!state.claim_trial(at(5_000)), "the one trial is under way");
+        assert_eq!([5_000, 12_999, 13_000].map(|ms| state.is_trial_open(at(ms))), [false, false, true]);
+    }
+
+    #[test]
+    fn a_pool_reads_what_it_compares() {
+        let state = state(|_| {});
+        let gauges = [Measure::Placed, Measure::Calls, Measure::Work].map(|measure| Arc::new(Gauges::new(measure, 1)));
+        for each in &gauges {
+            state.attach(each, 0);
+        }
+        let _calls = [state.restore_call(), state.restore_call(), state.restore_call()];
+        let _registrations = [state.hold_registration(), state.hold_registration()];
+        let _work = [state.begin_work(Cost::Invite), state.begin_work(Cost::Bye)];
+        assert_eq!(gauges.map(|each| each.reading(0)), [5, 3, 275]);
+        let shown = format!("{state:?}");
+        assert!(shown.contains("calls: 3, registrations: 2, work: 275"), "{shown}");
+    }
+
+    #[test]
+    fn a_request_that_waits_counts_as_much_as_the_one_to_come() {
+        let state = state(|_| {});
+        let gauges = Arc::new(Gauges::new(Measure::Answer, 1));
+        state.attach(&gauges, 0);
+        assert_eq!(state.on_answer(at(0), Duration::from_micros(1_024)), None);
+        // 1,024 µs are 2^10; each doubling of the queue adds one.
+        let reads = |logarithm: f64| (f64::from_bits(gauges.reading(0)) - logarithm).abs() < 1e-9;
+        assert!(reads(10.0), "nobody waits");
+        let mut first = state.begin_work(Cost::Invite);
+        assert!(reads(11.0), "one waits");
+        let others = [state.begin_work(Cost::Bye), state.begin_work(Cost::Other)];
+        assert!(reads(12.0), "three wait");
+        first.answered();
+        drop(others);
+        assert!(reads(10.0), "nobody waits any more");
+    }
 }

@@ -124,3 +124,42 @@ fn levels_in_use(members: &[Member], standings: &[Standing]) -> usize {
         levels = wanted;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Ask;
+    use crate::pool::world::{World, at, backend, down};
+
+    #[test]
+    fn a_view_is_kept_until_a_state_changes_or_its_time_comes() {
+        for (generation, until_ms, version, now_ms, is_outdated) in [
+            (0, None, 7, 0, true),
+            (0, Some(5), 7, 4, true),
+            (1, None, 7, 9_999, false),
+            (1, None, 6, 0, true),
+            (1, None, 8, 0, true),
+            (1, Some(5), 7, 4, false),
+            (1, Some(5), 7, 5, true),
+            (1, Some(5), 7, 6, true),
+            (2, Some(5), 8, 4, true),
+        ] {
+            let view = View { generation, version: 7, until: until_ms.map(at), ..View::default() };
+            assert_eq!(view.is_outdated(version, at(now_ms)), is_outdated, "{view:?}, {version} at {now_ms} ms");
+        }
+    }
+
+    #[test]
+    fn who_is_missing_on_a_level_not_in_use_calls_for_no_other() {
+        let mut boxes = Vec::from(["a", "b", "c"].map(backend));
+        for (backend, priority) in boxes.iter_mut().zip([1, 2, 2]) {
+            backend.priority = priority;
+        }
+        let world = World::new("round-robin", boxes);
+        let three = || [(); 3].map(|()| world.choose(at(0), &Ask::default()));
+        down(&world.states[1], at(0));
+        assert_eq!(three(), [0, 0, 0]);
+        down(&world.states[0], at(0));
+        assert_eq!(three(), [2, 2, 2]);
+    }
+}
