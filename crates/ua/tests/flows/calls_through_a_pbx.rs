@@ -58,6 +58,24 @@ fn a_call_is_challenged_connected_and_ended() {
 }
 
 #[test]
+fn a_challenge_that_is_answered_ahead_is_made_once_until_the_box_forgets_it() {
+    let (mut world, pbx, bonnie, _) = office();
+    world.agents.get_mut(&bonnie).expect("the test made this phone").prove_calls_ahead();
+    let placed = call(&mut world, bonnie);
+    world.run_for(SECOND);
+    world.at(bonnie, |agent, now| agent.hang_up(now, placed));
+    world.run_for(SECOND);
+    let once = ["INVITE", "100 INVITE", "180 INVITE", "200 INVITE", "ACK", "BYE", "200 BYE"];
+    assert_eq!(world.between(bonnie, pbx), once);
+    // Another box at the same address, which issued no nonce.
+    world.pbx("two", address(10), None);
+    world.forget();
+    call(&mut world, bonnie);
+    world.run_for(SECOND);
+    assert_eq!(world.between(bonnie, pbx)[..4], ["INVITE", "401 INVITE", "ACK", "INVITE"]);
+}
+
+#[test]
 fn the_callee_can_end_it_too() {
     let (mut world, pbx, bonnie, clyde) = office();
     let placed = call(&mut world, bonnie);
