@@ -187,3 +187,47 @@ pub(super) fn is_safe(remote: SocketAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     !broadcast && !address.is_multicast() && !address.is_unspecified() && remote.port() != 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_safe;
+    use crate::settings::Settings;
+    use crate::shard::Shard;
+    use crate::shared::Shared;
+    use crate::token::Secrets;
+    use sip::Instant;
+
+    /// SipHash-1-3 of Call-ID and branch under the key 00 01 … 0f, in sixteen hexadecimal digits.
+    #[test]
+    fn a_tag_is_the_hash_of_call_id_and_branch() {
+        let contact_key = std::array::from_fn(|at| at as u8);
+        let secrets = Secrets { key_id: 1, key: [1; 16], previous: None, contact_key, epoch: 1 };
+        let shared = Shared::new(Settings::default(), secrets, 1, Instant::from_micros(0), 0, 1);
+        let core = Shard::new(0, shared).core;
+        let tag = |call_id: &[u8], branch: Option<&[u8]>| -> String {
+            core.own_tag(call_id, branch).iter().map(|octet| char::from(*octet)).collect()
+        };
+        assert_eq!(tag(b"call-1", Some(b"z9hG4bKa")), "0ce82a475d0208e4");
+        assert_eq!(tag(b"call-2", Some(b"z9hG4bKa")), "d7ccf9a4f7bc64ac");
+        assert_eq!(tag(b"call-1", None), "4e65d1858eac5aa4");
+    }
+
+    #[test]
+    fn answers_go_to_one_host_that_has_an_address() {
+        for (remote, safe) in [
+            ("192.0.2.1:5060", true),
+            ("[2001:db8::1]:5060", true),
+            ("255.255.255.254:1", true),
+            ("223.255.255.255:65535", true),
+            ("255.255.255.255:5060", false),
+            ("224.0.0.1:5060", false),
+            ("239.255.255.255:5060", false),
+            ("[ff02::1]:5060", false),
+            ("0.0.0.0:5060", false),
+            ("[::]:5060", false),
+            ("192.0.2.1:0", false),
+        ] {
+            assert_eq!(is_safe(remote.parse().expect("a literal address")), safe, "{remote}");
+        }
+    }
+}

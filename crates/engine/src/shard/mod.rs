@@ -275,3 +275,20 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+    use crate::token::Secrets;
+
+    /// The published algorithm's first numbers after the seed 1234567.
+    #[test]
+    fn random_numbers_are_those_of_splitmix64() {
+        let secrets = Secrets { key_id: 1, key: [1; 16], previous: None, contact_key: [2; 16], epoch: 1 };
+        let shared = Shared::new(Settings::default(), secrets, 1, Instant::from_micros(0), 0, 1_234_567);
+        let mut core = Shard::new(0, shared).core;
+        let drawn: Vec<u64> = (0..3).map(|_| core.next_random()).collect();
+        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+}

@@ -18,6 +18,8 @@ const FIRST_RETRANSMISSION: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Pinger {
     targets: Vec<Target>,
+    /// When the wheel wakes us. Other timers of ours are leftovers of earlier configurations.
+    armed: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,10 @@ impl Core {
     }
 
     pub(super) fn ping_due(&mut self, now: Instant) {
+        if self.pinger.armed.is_none_or(|armed| armed > now) {
+            return;
+        }
+        self.pinger.armed = None;
         for at in 0..self.pinger.targets.len() {
             self.ping_target(now, at);
         }
@@ -213,8 +219,11 @@ impl Core {
                 None => target.next_at,
             })
             .min();
-        if let Some(next) = next {
-            self.wheel.arm(next.max(now), Timer::Ping);
+        if let Some(next) = next.map(|next| next.max(now))
+            && self.pinger.armed.is_none_or(|armed| next < armed)
+        {
+            self.pinger.armed = Some(next);
+            self.wheel.arm(next, Timer::Ping);
         }
     }
 }

@@ -77,12 +77,11 @@ impl Core {
         let is_ack = arrival.message.method() == Method::Ack;
         let action = if is_ack { context.server.on_ack(now, &super::TIMING) } else { context.server.on_request() };
         match action {
-            ServerAction::Retransmit => match context.last_response.clone() {
-                Some(packet) => self.send(context.upstream, packet),
-                None if context.kind.invite => self.send_trying(running, &mut context),
-                // RFC 4320: a non-INVITE in progress is answered by silence.
-                None => {}
-            },
+            ServerAction::Retransmit => {
+                if let Some(packet) = context.last_response.clone() {
+                    self.send(context.upstream, packet);
+                }
+            }
             ServerAction::PassUp => self.process(running, now, arrival, key),
             _ => {}
         }
@@ -93,8 +92,19 @@ impl Core {
     pub(super) fn sender_moved(&mut self, now: Instant, arrival: &Arrival<'_>, id: Id) {
         let upstream =
             crate::forward::upstream(arrival.farm, arrival.flow, arrival.message.via(), arrival.message.asks_rport());
+        let from_peer = !arrival.origin.is_backend();
+        let mut binding = 0;
         let known = match self.table.entry(id) {
-            Some(Entry::Live(context)) => std::mem::replace(&mut context.upstream, upstream),
+            Some(Entry::Live(context)) => {
+                let known = std::mem::replace(&mut context.upstream, upstream);
+                // A dialog that some branch may still make begins with where the caller is now.
+                let notes = context.branches.iter_mut().filter_map(|branch| branch.dialog.as_mut());
+                for note in notes.filter(|note| from_peer && note.key.from_peer && known != upstream) {
+                    note.peer = arrival.flow;
+                    binding = note.binding;
+                }
+                known
+            }
             Some(Entry::Over(tombstone)) => {
                 let known = tombstone.moved_to.as_deref().copied().unwrap_or(tombstone.first_upstream);
                 tombstone.moved_to = (upstream != tombstone.first_upstream).then(|| Box::new(upstream));
@@ -102,7 +112,8 @@ impl Core {
             }
             Some(Entry::Busy) | None => return,
         };
-        if known != upstream && !arrival.origin.is_backend() {
+        if known != upstream && from_peer {
+            self.peer_moved(now, binding, arrival.flow);
             self.calling_peer_moved(now, arrival.flow, arrival.message);
         }
     }

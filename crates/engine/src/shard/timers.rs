@@ -52,7 +52,7 @@ impl Core {
 
     fn context_due(&mut self, running: &Running, now: Instant, id: Id, context: &mut Context) {
         if context.trying_at.is_some_and(|at| at <= now) {
-            self.send_trying(running, context);
+            self.send_trying(running, now, context);
         }
         for at in 0..context.branches.len() {
             self.branch_due(running, now, id, context, at);

@@ -136,10 +136,12 @@ impl Core {
     }
 
     /// The 100 of RFC 3261 §17.2.1.
-    pub(super) fn send_trying(&mut self, running: &Running, context: &mut Context) {
+    pub(super) fn send_trying(&mut self, running: &Running, now: Instant, context: &mut Context) {
         context.trying_at = None;
         let answer = super::answer::Answer::code(100);
         if let Some(packet) = self.answer_context(running, context, answer) {
+            // From now on a repeated request is answered by it.
+            context.server.on_send_response(now, 100, &TIMING);
             context.last_response = Some(packet.clone());
             self.send(context.upstream, packet);
         }
@@ -305,7 +307,6 @@ fn rank(code: u16) -> u16 {
         600.. => 0,
         // Within 4xx those that tell the caller what to do come first.
         401 | 407 | 415 | 420 | 484 => 400,
-        400..=499 => 401,
         _ => code - code % 100 + 1,
     }
 }
@@ -313,11 +314,9 @@ fn rank(code: u16) -> u16 {
 /// A 503 would make the caller avoid all of the farm for what one box said; its Retry-After never passes (RFC 3261 §16.7 step 6).
 pub(super) fn hide_overload(message: &Checked<'_>, edits: &mut sip::Edits) {
     if let Some(line) = message.status_line() {
-        let code = message.bytes().get(..).map(|_| line.version.len() as u32 + 1);
-        if let Some(start) = code {
-            let end = message.span_of(line.reason).end;
-            edits.replace(sip::Span { start, end }, b"500 Server Internal Error");
-        }
+        let start = line.version.len() as u32 + 1;
+        let end = message.span_of(line.reason).end;
+        edits.replace(sip::Span { start, end }, b"500 Server Internal Error");
     }
     for header in message.all(Name::RetryAfter) {
         edits.remove_header(&header);

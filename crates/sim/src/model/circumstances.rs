@@ -64,6 +64,11 @@ impl Circumstances {
         self.outages.iter().any(|(from, until)| *from <= last && *until >= first)
     }
 
+    /// Whether the balancer was killed before what it learnt at `learnt` had to be in its log.
+    pub(super) fn may_forget(&self, learnt: Instant) -> bool {
+        self.outages.iter().any(|(from, _)| learnt <= *from && *from <= learnt + LOGGED_WITHIN)
+    }
+
     /// Whether the balancer took the party for down at any time from `first` to `last`.
     pub(super) fn was_taken_for_down(&self, party: Party, first: Instant, last: Instant) -> bool {
         self.taken_for_down.iter().any(|(down, since)| *down == party && first <= *since && *since <= last)
@@ -100,5 +105,7 @@ impl Circumstances {
     }
 }
 
+/// Facts are on their way to the disk within a second.
+const LOGGED_WITHIN: Duration = Duration::from_secs(1);
 /// No box of a random world stays down longer.
 const LONGEST_CRASH: Duration = Duration::from_secs(15);

@@ -73,6 +73,7 @@ pub(super) fn requests_reach_the_other_side(
         for Inside { one, arrived, other } in inside(dialog, story) {
             if moved_during(circumstances, other, dialog.began, arrived)
                 || (circumstances.has_moved(other) && !left.is_known_to(other, dialog, arrived))
+                || (circumstances.has_moved(other) && circumstances.may_forget(dialog.began))
             {
                 continue;
             }

@@ -1,0 +1,21 @@
+//! The proxy of RFC 3261 §16 step by step: one balancer, and every other party is the test. A file per subject.
+
+mod after_end;
+mod cancel;
+mod dialogs;
+mod egress;
+mod explained;
+mod failover;
+mod limits;
+mod moves;
+mod persistence;
+mod pings;
+mod placement;
+mod requests;
+mod responses;
+mod restart;
+mod rules;
+mod steps;
+mod timers;
+mod tokens;
+mod unreachable;
