@@ -165,6 +165,7 @@ fn request_failure(code: u16) -> &'static str {
         422 => "Session Interval Too Small",
         423 => "Interval Too Brief",
         424 => "Bad Location Information",
+        425 => "Bad Alert Message",
         428 => "Use Identity Header",
         429 => "Provide Referrer Identity",
         430 => "Flow Failed",
@@ -383,11 +384,37 @@ mod tests {
         assert!(message.has_option(Name::Supported, b"PATH"));
     }
 
+    /// The phrases that IANA has registered.
+    const REGISTERED: &str = "100 Trying, 180 Ringing, 181 Call Is Being Forwarded, 182 Queued, 183 Session Progress, \
+        199 Early Dialog Terminated, 200 OK, 202 Accepted, 204 No Notification, 300 Multiple Choices, \
+        301 Moved Permanently, 302 Moved Temporarily, 305 Use Proxy, 380 Alternative Service, 400 Bad Request, \
+        401 Unauthorized, 402 Payment Required, 403 Forbidden, 404 Not Found, 405 Method Not Allowed, \
+        406 Not Acceptable, 407 Proxy Authentication Required, 408 Request Timeout, 410 Gone, \
+        412 Conditional Request Failed, 413 Request Entity Too Large, 414 Request-URI Too Long, \
+        415 Unsupported Media Type, 416 Unsupported URI Scheme, 417 Unknown Resource-Priority, 420 Bad Extension, \
+        421 Extension Required, 422 Session Interval Too Small, 423 Interval Too Brief, 424 Bad Location Information, \
+        425 Bad Alert Message, \
+        428 Use Identity Header, 429 Provide Referrer Identity, 430 Flow Failed, 433 Anonymity Disallowed, \
+        436 Bad Identity Info, 437 Unsupported Credential, 438 Invalid Identity Header, \
+        439 First Hop Lacks Outbound Support, 440 Max-Breadth Exceeded, 469 Bad Info Package, 470 Consent Needed, \
+        480 Temporarily Unavailable, 481 Call/Transaction Does Not Exist, 482 Loop Detected, 483 Too Many Hops, \
+        484 Address Incomplete, 485 Ambiguous, 486 Busy Here, 487 Request Terminated, 488 Not Acceptable Here, \
+        489 Bad Event, 491 Request Pending, 493 Undecipherable, 494 Security Agreement Required, \
+        500 Server Internal Error, 501 Not Implemented, 502 Bad Gateway, 503 Service Unavailable, \
+        504 Server Time-out, 505 Version Not Supported, 513 Message Too Large, \
+        555 Push Notification Service Not Supported, 580 Precondition Failure, 600 Busy Everywhere, 603 Decline, \
+        604 Does Not Exist Anywhere, 606 Not Acceptable, 607 Unwanted, 608 Rejected";
+
+    /// Codes at both ends of each class that nobody has registered.
+    const OTHERS: &str = "0 Unknown, 99 Unknown, 101 Session Progress, 198 Session Progress, 201 OK, 299 OK, \
+        303 Redirection, 399 Redirection, 499 Request Failure, 506 Server Failure, 599 Server Failure, \
+        601 Global Failure, 699 Global Failure, 700 Unknown";
+
     #[test]
-    fn reason_phrases() {
-        assert_eq!(reason_phrase(483), "Too Many Hops");
-        assert_eq!(reason_phrase(299), "OK");
-        assert_eq!(reason_phrase(499), "Request Failure");
-        assert_eq!(reason_phrase(700), "Unknown");
+    fn a_code_has_its_registered_phrase_or_that_of_its_class() {
+        for entry in REGISTERED.split(", ").chain(OTHERS.split(", ")) {
+            let (code, phrase) = entry.split_once(' ').expect("an entry is a code and a phrase");
+            assert_eq!(reason_phrase(code.parse().expect("a literal code")), phrase, "{code}");
+        }
     }
 }

@@ -504,6 +504,29 @@ mod tests {
     }
 
     #[test]
+    fn a_message_read_under_wider_limits_is_judged_by_those_given() {
+        let text = without("nothing");
+        let message = parse(&text, &Limits::default()).expect("it has a shape");
+        let octets = text.len();
+        for (message_bytes, headers, fault) in [
+            (octets, 8, None),
+            (octets - 1, 8, Some(Fault::TooLarge)),
+            (octets, 7, Some(Fault::TooManyHeaders)),
+            (octets, 0, Some(Fault::TooManyHeaders)),
+        ] {
+            assert_eq!(check(&message, &Limits { message_bytes, headers }).err(), fault);
+        }
+    }
+
+    #[test]
+    fn another_version_is_answered_with_505_and_other_faults_with_400() {
+        assert_eq!(Fault::Version.status(), Some(505));
+        for fault in [Fault::RequestLine, Fault::BareLineFeed, Fault::Missing(Name::To), Fault::Via, Fault::Route] {
+            assert_eq!(fault.status(), Some(400), "{fault}");
+        }
+    }
+
+    #[test]
     fn unterminated_headers_are_a_fault() {
         let text = without("nothing");
         let cut = text.strip_suffix(b"\r\n").expect("it ends with an empty line");

@@ -90,3 +90,41 @@ impl<'m> Deref for Checked<'m> {
         self.message
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check;
+    use crate::message::{Limits, parse};
+
+    #[test]
+    fn what_was_read_to_judge_a_message_is_kept() {
+        let limits = Limits::default();
+        let request = b"UPDATE sip:bob@example.com:5070 SIP/2.0\r\nVia: SIP/2.0/TCP h:5062;branch=z9hG4bK7;rport\r\n\
+            From: <sip:alice@a.example>;tag=f\r\nTo: <sip:bob@b.example>;tag=t\r\n\
+            Call-ID: 1@x\r\nCSeq: 9 UPDATE\r\n\r\n";
+        let message = parse(request, &limits).expect("it has a shape");
+        let checked = check(&message, &limits).expect("no rule is broken");
+        assert_eq!(checked.method(), Method::Update);
+        assert_eq!(checked.cseq(), CSeq { number: 9, method: Method::Update });
+        assert_eq!(checked.uri().and_then(|uri| uri.port), Some(5070));
+        assert_eq!((checked.via().port, checked.branch()), (Some(5062), Some(b"z9hG4bK7".as_slice())));
+        assert_eq!((checked.via_parameters().branch, checked.asks_rport()), (checked.branch(), true));
+        assert_eq!((checked.from().tag, checked.to().tag), (Some(b"f".as_slice()), Some(b"t".as_slice())));
+        assert_eq!(checked.call_id(), b"1@x");
+        assert_eq!(checked.bytes(), request);
+    }
+
+    #[test]
+    fn a_response_has_no_uri_and_an_old_one_no_branch() {
+        let limits = Limits::default();
+        let response = b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:a@b>\r\nTo: <sip:c@d>;tag=t\r\n\
+            Call-ID: 2\r\nCSeq: 1 BYE\r\n\r\n";
+        let message = parse(response, &limits).expect("it has a shape");
+        let checked = check(&message, &limits).expect("no rule is broken");
+        assert_eq!((checked.method(), checked.branch(), checked.asks_rport()), (Method::Bye, None, false));
+        assert!(checked.uri().is_none());
+        assert_eq!((checked.from().tag, checked.to().tag), (None, Some(b"t".as_slice())));
+        assert_eq!(checked.call_id(), b"2");
+    }
+}

@@ -462,6 +462,15 @@ mod tests {
     }
 
     #[test]
+    fn a_proof_for_auth_is_refused_under_the_name_of_auth_int() {
+        let line = authorization(&Answer { qop_auth: Some((1, b"0a4f113b")), ..BOB }, false, None);
+        for (qop, expected) in [("qop=auth", true), ("qop=AUTH", true), ("qop=auth-int", false)] {
+            let line = line.replace("qop=auth", qop);
+            assert_eq!(verifies(&line, b"INVITE", BOB.nonce, "zanzibar"), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_missing_algorithm_means_md5() {
         let line = authorization(&BOB, false, None).replace(", algorithm=MD5", "");
         assert!(verifies(&line, b"INVITE", BOB.nonce, "zanzibar"), "{line}");
@@ -540,6 +549,7 @@ mod tests {
         assert!(equal_in_constant_time(b"abc", b"abc"));
         assert!(!equal_in_constant_time(b"abc", b"abd"));
         assert!(!equal_in_constant_time(b"abc", b"ab"));
+        assert!(!equal_in_constant_time(b"abc", b"bac"), "two differences do not make up for each other");
         assert!(equal_in_constant_time(b"", b""));
     }
 }

@@ -198,8 +198,21 @@ mod tests {
         edits.insert_with(2, |out| out.push(b'b'));
         edits.insert(0, b"start");
         assert_eq!(applied(&edits, source), b"start01abFOURFIVE6789end");
+        assert!(applied(&edits, source).capacity() < 100, "10 octets and 18 of new texts need no more");
         edits.clear();
         assert_eq!(applied(&edits, source), source);
+    }
+
+    #[test]
+    fn values_of_several_lines_go_in_one_call() {
+        let text = b"BYE sip:a SIP/2.0\r\nRoute: <sip:0>,<sip:1>\r\nRoute: <sip:2>\r\n\
+            Route: <sip:3>,<sip:4>,<sip:5>\r\n\r\n";
+        let message = parse(text, &Limits::default()).expect("it has a shape");
+        let removed: Vec<Value<'_>> =
+            message.values(Name::Route).filter(|value| !matches!(value.bytes, b"<sip:1>" | b"<sip:4>")).collect();
+        let mut edits = Edits::new();
+        edits.remove_each(&message, &removed);
+        assert_eq!(applied(&edits, text), b"BYE sip:a SIP/2.0\r\nRoute: <sip:1>\r\nRoute: <sip:4>\r\n\r\n");
     }
 
     #[test]

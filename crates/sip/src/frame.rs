@@ -201,6 +201,7 @@ mod tests {
             while let Some(frame) = framer.next() {
                 let is_fault = frame.is_err();
                 found.push(frame);
+                assert!(found.len() <= stream.len(), "a stream holds no more frames than octets");
                 if is_fault {
                     return found;
                 }
@@ -289,5 +290,62 @@ mod tests {
         framer.push(b"\r\n");
         assert_eq!(framer.next(), None);
         assert!(framer.is_idle());
+    }
+
+    /// What a framer with these limits makes of a stream's first octets.
+    fn first_frame(stream: &[u8], message_bytes: usize, headers: usize) -> Option<Result<Frame, FrameFault>> {
+        let mut framer = Framer::new(Limits { message_bytes, headers });
+        framer.push(stream);
+        framer.next()
+    }
+
+    #[test]
+    fn a_message_may_be_as_long_as_the_limit_and_no_longer() {
+        for message in [ONE, TWO] {
+            let whole = Some(Ok(Frame::Message(message.to_vec())));
+            assert_eq!(first_frame(message, message.len(), 256), whole);
+            assert_eq!(first_frame(message, message.len() - 1, 256), Some(Err(FrameFault::TooLarge)));
+        }
+    }
+
+    #[test]
+    fn a_message_may_have_as_many_header_lines_as_the_limit_and_no_more() {
+        let three_lines = b"SIP/2.0 200 OK\r\nl: 0\r\nX: y\r\nX: z\r\n\r\n";
+        assert_eq!(first_frame(three_lines, 1000, 3), Some(Ok(Frame::Message(three_lines.to_vec()))));
+        assert_eq!(first_frame(three_lines, 1000, 2), Some(Err(FrameFault::TooLarge)));
+    }
+
+    #[test]
+    fn the_start_line_is_no_header() {
+        let message = b"SIP/2.0 200 l:\r\nl: 0\r\n\r\n";
+        assert_eq!(first_frame(message, 1000, 256), Some(Ok(Frame::Message(message.to_vec()))));
+    }
+
+    #[test]
+    fn what_was_handed_out_is_dropped_when_more_arrives() {
+        let mut framer = Framer::new(Limits::default());
+        framer.push(TWO);
+        assert_eq!(framer.next(), Some(Ok(Frame::Message(TWO.to_vec()))));
+        framer.push(b"OPT");
+        assert_eq!(framer.buffer, b"OPT");
+        framer.push(b"IONS");
+        assert_eq!(framer.buffer, b"OPTIONS", "what was not handed out is kept");
+    }
+
+    #[test]
+    fn each_fault_has_its_label_and_its_sentence() {
+        for (fault, label, sentence) in [
+            (FrameFault::LengthMissing, "length_missing", "a message in the stream has no content length"),
+            (FrameFault::LengthRepeated, "length_repeated", "a message in the stream has several content lengths"),
+            (
+                FrameFault::LengthUnreadable,
+                "length_unreadable",
+                "the content length of a message in the stream is no number",
+            ),
+            (FrameFault::TooLarge, "too_large", "a message in the stream is too large"),
+            (FrameFault::LineEnd, "line_end", "a line in the stream ends with half a line end"),
+        ] {
+            assert_eq!((fault.label(), fault.to_string().as_str()), (label, sentence));
+        }
     }
 }

@@ -398,6 +398,8 @@ mod tests {
         {
             assert_eq!(ip(text.as_bytes()), text.parse().ok(), "{text}");
         }
+        assert_eq!(ip(b"10.9.10.0"), Some(IpAddr::from([10, 9, 10, 0])));
+        assert_eq!(ip(b"65793.9.9.9"), None);
     }
 
     #[test]

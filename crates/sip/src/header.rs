@@ -327,6 +327,47 @@ mod tests {
     }
 
     #[test]
+    fn every_registered_compact_form_is_its_full_name() {
+        let registered = [
+            ("a", "Accept-Contact"),
+            ("b", "Referred-By"),
+            ("c", "Content-Type"),
+            ("d", "Request-Disposition"),
+            ("e", "Content-Encoding"),
+            ("f", "From"),
+            ("i", "Call-ID"),
+            ("j", "Reject-Contact"),
+            ("k", "Supported"),
+            ("l", "Content-Length"),
+            ("m", "Contact"),
+            ("n", "Identity-Info"),
+            ("o", "Event"),
+            ("r", "Refer-To"),
+            ("s", "Subject"),
+            ("t", "To"),
+            ("u", "Allow-Events"),
+            ("v", "Via"),
+            ("x", "Session-Expires"),
+            ("y", "Identity"),
+        ];
+        for (letter, full) in registered {
+            assert_eq!(Name::from_bytes(letter.as_bytes()), Name::from_bytes(full.as_bytes()), "{letter}");
+            assert!(is_same(letter.to_ascii_uppercase().as_bytes(), full.as_bytes()), "{letter}");
+        }
+    }
+
+    #[test]
+    fn the_headers_of_an_ordinary_registration_and_call_are_found_without_the_table() {
+        let register = "Via Max-Forwards From To Call-ID CSeq Contact Expires User-Agent Allow Supported Authorization";
+        let unauthorized = "Via From To Call-ID CSeq WWW-Authenticate Server Content-Length";
+        let invite = "Via Route Record-Route Max-Forwards From To Call-ID CSeq Contact Content-Type Content-Length";
+        for spelled in [register, unauthorized, invite].into_iter().flat_map(|message| message.split(' ')) {
+            assert!(usual(spelled.as_bytes()).is_some(), "{spelled}");
+        }
+        assert_eq!(usual(b"via"), None);
+    }
+
+    #[test]
     fn what_is_not_ours_is_other() {
         for spelled in [b"".as_slice(), b"Via ", b"To\x01", b"C%6Fntact", b"Vib", b"\xff\xff"] {
             assert_eq!(Name::from_bytes(spelled), Name::Other);

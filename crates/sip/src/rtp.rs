@@ -264,6 +264,14 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_is_written_with_one_allocation_of_its_size() {
+        let mut datagram = Vec::new();
+        write(&Packet { payload: &[0x55; 160], ..PACKET }, &mut datagram);
+        assert_eq!(datagram.len(), 172);
+        assert!(datagram.capacity() < 344, "{}", datagram.capacity());
+    }
+
+    #[test]
     fn sources_extension_and_padding_are_skipped() {
         // Version 2 with padding, extension and two sources.
         let mut datagram = vec![0xb2, 0x08, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
@@ -324,6 +332,17 @@ mod tests {
     fn sequence_numbers_wrap() {
         let receiver = fed([65_534, 65_535, 0, 1, 3]);
         assert_eq!((receiver.expected(), receiver.lost()), (6, 1));
+    }
+
+    #[test]
+    fn a_step_is_loss_below_3000_ahead_and_disorder_up_to_100_back() {
+        // Two numbers, then what is expected and lost: a jump counts for nothing.
+        for (numbers, expected, lost) in
+            [([10, 3_009], 3_000, 2_998), ([10, 3_010], 1, 0), ([200, 100], 1, -1), ([200, 99], 1, 0)]
+        {
+            let receiver = fed(numbers);
+            assert_eq!((receiver.expected(), receiver.lost()), (expected, lost), "{numbers:?}");
+        }
     }
 
     #[test]

@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn odd_payloads_are_passed_over() {
-        let body = b"c=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0 4294967296 x 200 127\r\n";
+        let body = b"c=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0 4294967296 x 200 128 127\r\n";
         assert_eq!(read(body).map(|session| session.payloads), Some(vec![0, 127]));
     }
 

@@ -97,4 +97,28 @@ mod tests {
         assert!(is_stun(&indication));
         assert!(!is_stun(b"OPTIONS sip:a@b SIP/2.0\r\n\r\n"));
     }
+
+    #[test]
+    fn length_first_bits_and_cookie_each_make_a_message_stun() {
+        assert!(is_stun(&request()));
+        assert!(!is_stun(&request()[..19]), "shorter than a header");
+        for (position, octet) in [(0, 0x40), (0, 0x80), (4, 0x20), (7, 0x43)] {
+            let mut other = request();
+            other[position] = octet;
+            assert!(!is_stun(&other), "{octet:#x} at {position}");
+        }
+    }
+
+    #[test]
+    fn the_attributes_of_a_request_must_be_as_long_as_it_says_and_whole_words() {
+        let source: SocketAddr = "192.0.2.1:1".parse().expect("a literal address");
+        let software = [0x80, 0x22, 0, 4, b'a', b'b', b'c', b'd'];
+        for (octets, declared, answer_octets) in [(8, 8, 32), (8, 4, 0), (4, 8, 0), (6, 6, 0)] {
+            let mut bytes = [request().as_slice(), &software[..octets]].concat();
+            bytes[3] = declared;
+            let mut out = Vec::new();
+            let answered = binding_response(&bytes, source, &mut out);
+            assert_eq!((answered, out.len()), (answer_octets > 0, answer_octets), "{octets}, said to be {declared}");
+        }
+    }
 }

@@ -323,6 +323,9 @@ mod tests {
         assert_eq!(uri.param(b"LR"), Some(None));
         assert_eq!(uri.param(b"maddr"), None);
         assert_eq!(uri.headers, b"Subject=x");
+        for text in [b"sip:a@b?Subject=x".as_slice(), b"sip:a@b:5070?Subject=x", b"sip:[::1]?Subject=x"] {
+            assert_eq!((read(text).params, read(text).headers), (b"".as_slice(), b"Subject=x".as_slice()));
+        }
     }
 
     #[test]
@@ -358,6 +361,8 @@ mod tests {
         assert_eq!((tel.scheme, tel.user), (Scheme::Tel, Some(b"+1-201-555-0123".as_slice())));
         assert_eq!(tel.param(b"phone-context"), Some(Some(b"example.com".as_slice())));
         assert_eq!(tel.host, Host::Name(b""));
+        assert_eq!((tel.params, tel.headers), (b"phone-context=example.com".as_slice(), b"".as_slice()));
+        assert_eq!(read(b"tel:0123").params, b"");
         assert_eq!(read(b"urn:service:sos").user, Some(b"service:sos".as_slice()));
         assert_eq!(read(b"soap.beep://192.0.2.103:3002").scheme, Scheme::Other(b"soap.beep"));
         assert_eq!(read(b"isbn:2983792873").user, None);
@@ -366,13 +371,15 @@ mod tests {
 
     #[test]
     fn what_is_no_uri() {
-        let cases: [(&[u8], UriFault); 12] = [
+        let cases: [(&[u8], UriFault); 14] = [
             (b"", UriFault::Scheme),
             (b"alan@jasomi.com", UriFault::Scheme),
             (b"<sip:a@b>", UriFault::Scheme),
             (b":a", UriFault::Scheme),
             (b"sip:", UriFault::Empty),
             (b"sip:a@", UriFault::Host),
+            (b"sip:a@:5060", UriFault::Host),
+            (b"sip:;lr", UriFault::Host),
             (b"sip:@b", UriFault::User),
             (b"sip:a@b@c", UriFault::Host),
             (b"sip:a b@c", UriFault::Octet),
@@ -383,6 +390,7 @@ mod tests {
         for (text, fault) in cases {
             assert_eq!(parse(text).err(), Some(fault), "{}", String::from_utf8_lossy(text));
         }
+        assert_eq!(UriFault::User.to_string(), "the uri has an empty user part");
     }
 
     #[test]
@@ -400,6 +408,7 @@ mod tests {
     #[test]
     fn user_parts_compare_by_meaning() {
         assert!(unescape_eq(b"%75se%72", b"user"));
+        assert!(unescape_eq(b"%6a%6A%6f%6F", b"jjoo"));
         assert!(unescape_eq(b"a%3bb", b"a%3Bb"));
         assert!(!unescape_eq(b"a%3bb", b"a;b"));
         assert!(!unescape_eq(b"User", b"user"));

@@ -152,8 +152,10 @@ mod tests {
             let wanted = DialogReference { call_id: b"98@x", to_tag: b"t", from_tag: b"f" };
             assert_eq!(message.dialog_reference(), Some(wanted));
         }
-        let text = [head.as_slice(), b"Replaces: 98@x;from-tag=f\r\n\r\n"].concat();
-        let message = parse(&text, &Limits::default()).expect("a request line and one header");
-        assert_eq!(message.dialog_reference(), None);
+        for line in ["Replaces: 98@x;from-tag=f", "Target-Dialog: 98@x;remote-tag=t", "Join: ;to-tag=t;from-tag=f"] {
+            let text = [head.as_slice(), line.as_bytes(), b"\r\n\r\n"].concat();
+            let message = parse(&text, &Limits::default()).expect("a request line and one header");
+            assert_eq!(message.dialog_reference(), None, "{line}");
+        }
     }
 }

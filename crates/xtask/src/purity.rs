@@ -37,7 +37,7 @@ const PURE: &[Pure] = &[
         name: "config",
         allowed: &["engine", "ipnet", "regex", "serde", "serde_json", "smallvec", "strsim", "toml"],
     },
-    Pure { name: "sim", allowed: &["engine", "hashbrown", "ipnet", "memchr", "sip", "slab", "smallvec", "ua"] },
+    Pure { name: "sim", allowed: &["engine", "foldhash", "memchr", "sip", "ua"] },
 ];
 
 /// Crates that reach the world: no pure crate may have one of them below it, however deep.

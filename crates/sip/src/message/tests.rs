@@ -65,6 +65,25 @@ fn typed_access() {
 }
 
 #[test]
+fn record_routes_paths_and_authentication_in_their_order() {
+    let message = read(
+        b"SIP/2.0 407 x\r\nRecord-Route: <sip:r1>, <sip:r2>\r\nPath: <sip:p1>\r\nPath: sip:p2\r\n\
+        Proxy-Authenticate: Digest realm=\"p\"\r\nWWW-Authenticate: Digest realm=\"u\"\r\n\
+        Authorization: Digest realm=\"u\"\r\nProxy-Authorization: Digest realm=\"p\"\r\n\r\n",
+    );
+    let record_routes: Vec<&[u8]> = message.record_routes().map(|route| route.uri_bytes).collect();
+    assert_eq!(record_routes, [b"sip:r1".as_slice(), b"sip:r2"]);
+    let paths: Vec<&[u8]> = message.paths().map(|path| path.uri_bytes).collect();
+    assert_eq!(paths, [b"sip:p1".as_slice(), b"sip:p2"]);
+    let (user, proxy) = ((false, Some(b"u".as_slice())), (true, Some(b"p".as_slice())));
+    let challenges: Vec<(bool, Option<&[u8]>)> = message.challenges().map(|read| (read.proxy, read.realm())).collect();
+    assert_eq!(challenges, [proxy, user]);
+    let credentials: Vec<(bool, Option<&[u8]>)> =
+        message.credentials().map(|read| (read.proxy, read.realm())).collect();
+    assert_eq!(credentials, [user, proxy]);
+}
+
+#[test]
 fn headers_by_any_spelling() {
     let message = read(INVITE);
     assert_eq!(message.all(Name::Via).count(), 2);
@@ -91,11 +110,54 @@ fn lines_and_values_know_their_place() {
 }
 
 #[test]
+fn a_span_that_ends_where_it_starts_or_before_is_empty() {
+    for (end, length) in [(2, 0), (3, 0), (4, 1), (7, 4)] {
+        let span = Span { start: 3, end };
+        assert_eq!((span.len(), span.is_empty()), (length, length == 0), "{span:?}");
+    }
+}
+
+#[test]
+fn the_first_fault_counts_but_half_a_line_end_outranks_all_others() {
+    for (lines, fault) in [
+        ("no colon\r\n: x\r\n", Fault::HeaderLine),
+        (": x\r\nno colon\r\n", Fault::HeaderName),
+        ("no colon\r\nX: a\nY: b\r\n", Fault::BareLineFeed),
+        ("X: a\nno colon\r\n", Fault::BareLineFeed),
+        ("X: a\nY: b\rc\r\n", Fault::BareLineFeed),
+        ("X: a\rb\r\nY: c\nZ: d\r\n", Fault::BareCarriageReturn),
+        // Also where the line is folded after it.
+        ("X: a\n b\r\n", Fault::BareLineFeed),
+        ("X: a\rb\r\n c\r\n", Fault::BareCarriageReturn),
+        ("X: a\r\n b\rc\r\n", Fault::BareCarriageReturn),
+    ] {
+        let text = format!("BYE sip:a SIP/2.0\r\n{lines}\r\n");
+        assert_eq!(read(text.as_bytes()).line_fault(), Some(fault), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_bare_line_feed_ends_a_line_and_an_empty_one_the_headers() {
+    let message = read(b"BYE sip:a SIP/2.0\r\nX: a\nTo: b\r\n\nbody");
+    let lines: Vec<&[u8]> = message.headers().map(|header| message.slice(header.line)).collect();
+    assert_eq!(lines, [b"X: a\n".as_slice(), b"To: b\r\n"]);
+    assert_eq!((message.headers_end(), message.body_start(), message.body()), (31, 32, b"body".as_slice()));
+}
+
+#[test]
+fn a_line_without_colon_is_all_name_and_its_value_is_empty_at_its_end() {
+    let message = read(b"BYE sip:a SIP/2.0\r\nno colon \r\nTo: x\r\n\r\n");
+    let header = message.headers().next().expect("there are two lines");
+    assert_eq!((header.name, header.spelled), (Name::Other, b"no colon".as_slice()));
+    assert_eq!(message.span_of(header.value), Span { start: 28, end: 28 });
+}
+
+#[test]
 fn a_response_in_its_parts() {
     let message = read(b"SIP/2.0 200 = 2**3 * 5**2 \xd0\xbd\xd0\xbe\r\nCSeq: 35 NOTIFY\r\n\r\n");
     let line = message.status_line().expect("it is a response");
     assert_eq!((line.code, line.reason), (200, b"= 2**3 * 5**2 \xd0\xbd\xd0\xbe".as_slice()));
-    assert!(message.request_line().is_none());
+    assert!(message.request_line().is_none() && !message.is_request());
     assert_eq!(message.method(), Method::Notify);
     assert_eq!(read(b"SIP/2.0 100 \r\n\r\n").status_line().map(|line| line.reason), Some(b"".as_slice()));
     assert_eq!(read(b"SIP/2.0 100\r\n\r\n").status_line().map(|line| line.code), Some(100));
@@ -141,6 +203,8 @@ fn a_quoted_message_is_read_as_far_as_its_lines_are_whole() {
     assert_eq!(message.headers().count(), 2);
     assert!(parse_quoted(b"INVITE sip:bob@example.com SIP/2.0", &limits).is_none());
     assert_eq!(parse_quoted(INVITE, &limits).map(|message| message.body().len()), Some(5));
+    let cut = parse_quoted(b"BYE sip:a SIP/2.0\r\nTo: x\r\nFrom: y", &limits).expect("the start line is whole");
+    assert_eq!(cut.bytes(), b"BYE sip:a SIP/2.0\r\nTo: x\r\n");
     for end in 0..INVITE.len() {
         let prefix = INVITE.get(..end).expect("the end is within");
         assert_eq!(parse_quoted(prefix, &limits).is_some(), end >= 36, "cut at {end}");
@@ -155,6 +219,7 @@ fn a_thousand_headers_are_counted_and_the_first_ones_kept() {
     assert_eq!(message.line_fault(), Some(Fault::TooManyHeaders));
     assert!(message.top_via().is_some());
     assert_eq!(message.body(), b"body");
+    assert_eq!(message.headers_end(), message.body_start() - 2);
     assert_eq!(message.slice(message.headers().last().expect("256 lines").line), b"X: y\r\n");
 }
 

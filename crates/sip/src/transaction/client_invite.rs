@@ -161,6 +161,7 @@ mod tests {
         while let Some(deadline) = machine.deadline() {
             let (next, action) = machine.on_timer(deadline, &TIMING);
             fired.push((deadline.as_micros() / 1_000, action));
+            assert!(fired.len() < 64, "the machine never comes to rest");
             machine = next;
         }
         assert!(!machine.is_pending() || machine.answered_provisionally());
@@ -305,5 +306,27 @@ mod tests {
         let (machine, action) = started(Link::Datagram).on_timer(at(10_000), &TIMING);
         assert_eq!(action, ClientAction::Retransmit);
         assert_eq!(machine.deadline(), Some(at(11_000)));
+    }
+
+    #[test]
+    fn each_state_says_what_it_is_and_nothing_else() {
+        let until = at(1);
+        // Pending, answered provisionally, completed, accepted, terminated.
+        for (machine, wanted) in [
+            (started(Link::Datagram), [true, false, false, false, false]),
+            (InviteClient::Proceeding { link: Link::Datagram }, [true, true, false, false, false]),
+            (InviteClient::Completed { until }, [false, false, true, false, false]),
+            (InviteClient::Accepted { until }, [false, false, false, true, false]),
+            (InviteClient::Terminated, [false, false, false, false, true]),
+        ] {
+            let said = [
+                machine.is_pending(),
+                machine.answered_provisionally(),
+                machine.is_completed(),
+                machine.is_accepted(),
+                machine.is_terminated(),
+            ];
+            assert_eq!(said, wanted, "{machine:?}");
+        }
     }
 }

@@ -154,6 +154,7 @@ mod tests {
         while let Some(deadline) = machine.deadline() {
             let (next, action) = machine.on_timer(deadline, &TIMING);
             fired.push((deadline.as_micros() / 1_000, action));
+            assert!(fired.len() < 64, "the machine never comes to rest");
             machine = next;
         }
         assert!(machine.is_terminated());
@@ -241,9 +242,33 @@ mod tests {
     #[test]
     fn an_early_timer_changes_nothing_and_a_late_one_sends_once() {
         let trying = started(Link::Datagram);
-        assert_eq!(trying.on_timer(at(499), &TIMING), (trying, ClientAction::None));
+        let (proceeding, _) = after(trying, 100, 100);
+        let (completed, _) = after(trying, 0, 200);
+        for (machine, milliseconds) in [(trying, 499), (proceeding, 499), (completed, 4_999)] {
+            assert_eq!(machine.on_timer(at(milliseconds), &TIMING), (machine, ClientAction::None), "{machine:?}");
+        }
         let (machine, action) = trying.on_timer(at(20_000), &TIMING);
         assert_eq!(action, ClientAction::Retransmit);
         assert_eq!(machine.deadline(), Some(at(21_000)));
+    }
+
+    #[test]
+    fn each_state_says_what_it_is_and_nothing_else() {
+        let trying = started(Link::Datagram);
+        // Pending, answered provisionally, completed, terminated.
+        for (machine, wanted) in [
+            (trying, [true, false, false, false]),
+            (after(trying, 1, 100).0, [true, true, false, false]),
+            (OtherClient::Completed { until: at(1) }, [false, false, true, false]),
+            (OtherClient::Terminated, [false, false, false, true]),
+        ] {
+            let said = [
+                machine.is_pending(),
+                machine.answered_provisionally(),
+                machine.is_completed(),
+                machine.is_terminated(),
+            ];
+            assert_eq!(said, wanted, "{machine:?}");
+        }
     }
 }

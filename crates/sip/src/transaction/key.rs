@@ -246,4 +246,12 @@ mod tests {
     fn rfc_2543_and_rfc_3261_keys_never_meet() {
         assert_ne!(own(MODERN), own(OLD));
     }
+
+    #[test]
+    fn no_two_fields_run_into_each_other() {
+        // Via and Call-ID in a row are the same octets; only the border between them lies elsewhere.
+        let early = Parts { via: "SIP/2.0/UDP pc33.example.com:506", call_id: "0a", ..OLD };
+        let late = Parts { via: "SIP/2.0/UDP pc33.example.com:5060", call_id: "a", ..OLD };
+        assert_ne!(own(early), own(late));
+    }
 }

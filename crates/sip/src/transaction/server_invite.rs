@@ -184,6 +184,7 @@ mod tests {
         while let Some(deadline) = machine.deadline() {
             let (next, action) = machine.on_timer(deadline, &TIMING);
             fired.push((deadline.as_micros() / 1_000, action));
+            assert!(fired.len() < 64, "the machine never comes to rest");
             machine = next;
         }
         assert!(machine.is_terminated());
@@ -297,9 +298,29 @@ mod tests {
     #[test]
     fn an_early_timer_changes_nothing_and_a_late_one_sends_once() {
         let (completed, _) = sent(InviteServer::start(Link::Datagram), 0, 486);
-        assert_eq!(completed.on_timer(at(499), &TIMING), (completed, ServerAction::None));
+        let (confirmed, _) = acknowledged(completed, 250);
+        let (accepted, _) = sent(InviteServer::start(Link::Datagram), 0, 200);
+        for (machine, milliseconds) in [(completed, 499), (confirmed, 5_249), (accepted, 31_999)] {
+            assert_eq!(machine.on_timer(at(milliseconds), &TIMING), (machine, ServerAction::None), "{machine:?}");
+        }
         let (machine, action) = completed.on_timer(at(20_000), &TIMING);
         assert_eq!(action, ServerAction::Retransmit);
         assert_eq!(machine.deadline(), Some(at(21_000)));
+    }
+
+    #[test]
+    fn each_state_says_what_it_is_and_nothing_else() {
+        let until = at(1);
+        // Pending, completed, accepted, terminated; Confirmed is none of these.
+        for (machine, wanted) in [
+            (InviteServer::start(Link::Datagram), [true, false, false, false]),
+            (sent(InviteServer::start(Link::Datagram), 0, 486).0, [false, true, false, false]),
+            (InviteServer::Confirmed { until }, [false, false, false, false]),
+            (InviteServer::Accepted { until }, [false, false, true, false]),
+            (InviteServer::Terminated, [false, false, false, true]),
+        ] {
+            let said = [machine.is_pending(), machine.is_completed(), machine.is_accepted(), machine.is_terminated()];
+            assert_eq!(said, wanted, "{machine:?}");
+        }
     }
 }

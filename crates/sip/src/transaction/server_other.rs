@@ -183,4 +183,18 @@ mod tests {
             assert_eq!(sent(trying, 0, code), (trying, ServerAction::Absorb), "{code}");
         }
     }
+
+    #[test]
+    fn each_state_says_what_it_is_and_nothing_else() {
+        // Pending, completed, terminated.
+        for (machine, wanted) in [
+            (OtherServer::start(Link::Datagram), [true, false, false]),
+            (OtherServer::Proceeding { link: Link::Datagram }, [true, false, false]),
+            (OtherServer::Completed { until: at(1) }, [false, true, false]),
+            (OtherServer::Terminated, [false, false, true]),
+        ] {
+            let said = [machine.is_pending(), machine.is_completed(), machine.is_terminated()];
+            assert_eq!(said, wanted, "{machine:?}");
+        }
+    }
 }

@@ -213,6 +213,7 @@ mod tests {
         assert_eq!(inside.uri().and_then(|uri| uri.param(b"unknownparam")), Some(None));
         let outside = read(b"sip:+19725552222@gw1.example.net;unknownparam");
         assert_eq!(outside.param(b"unknownparam"), Some(None));
+        assert_eq!((outside.params, read(b"sip:a@b").params), (b"unknownparam".as_slice(), b"".as_slice()));
     }
 
     #[test]
@@ -247,11 +248,28 @@ mod tests {
         assert_eq!(address.reg_id(), Some(1));
         assert_eq!(address.expires(), Some(u32::MAX));
         assert_eq!(address.q(), Some(330));
-        assert_eq!(read(b"<sip:a@b>;q=1").q(), Some(1000));
-        assert_eq!(read(b"<sip:a@b>;q=1.001").q(), None);
+        assert_eq!(read(b"<sip:a@b>;reg-id=4294967295").reg_id(), Some(u32::MAX));
+        assert_eq!(read(b"<sip:a@b>;reg-id=4294967296").reg_id(), None);
         assert_eq!(read(b"<sip:a@b>;expires=x").expires(), None);
         assert!(matches!(contact(b" * "), Ok(Contact::Star)));
         assert!(matches!(contact(b"<sip:a@b>"), Ok(Contact::Address(_))));
         assert!(contact(b"**").is_err());
+    }
+
+    /// RFC 3261 §25.1: from 0 to 1, with at most three decimals.
+    #[test]
+    fn preferences_have_three_decimals_at_most() {
+        for (text, thousandths) in [
+            ("0", Some(0)),
+            ("0.5", Some(500)),
+            ("0.333", Some(333)),
+            ("0.3333", None),
+            ("0.3x", None),
+            ("1", Some(1000)),
+            ("1.000", Some(1000)),
+            ("1.001", None),
+        ] {
+            assert_eq!(read(format!("<sip:a@b>;q={text}").as_bytes()).q(), thousandths, "{text}");
+        }
     }
 }

@@ -214,6 +214,9 @@ mod tests {
         let read = fine(b"SIP/2.0/UDP h;rport=5060;branch=").parameters();
         assert_eq!(read.rport, Some((b"rport".as_slice(), Some(b"5060".as_slice()))));
         assert_eq!((read.branch, read.received), (Some(b"".as_slice()), false));
+        // Names as long as those of the three.
+        let read = fine(b"SIP/2.0/UDP h;maddr=224.2.0.1;hidden=1;keep-for=1").parameters();
+        assert_eq!((read.branch, read.received, read.rport), (None, false, None));
         for (text, hole) in [
             ("h", false),
             ("h;a=\";;\"", false),
@@ -250,9 +253,14 @@ mod tests {
 
     #[test]
     fn what_is_no_via() {
-        let cases: [&[u8]; 10] = [
+        let cases: [&[u8]; 15] = [
             b"",
             b"SIP/two/UDP c.example.com",
+            b"SIP/a.b/UDP h",
+            b"SIP/2.x/UDP h",
+            b"SIP/x.0/UDP h",
+            b"SIP/2./UDP h",
+            b"SIP/.0/UDP h",
             b"SIP/2.0/UDP",
             b"SIP/2.0/UDP ",
             b"SIP/2.0/UD~PTo :::]",
@@ -265,5 +273,6 @@ mod tests {
         for text in cases {
             assert_eq!(read(text).err(), Some(Fault::Via), "{}", String::from_utf8_lossy(text));
         }
+        assert_eq!(fine(b"SIP/10.25/UDP h").version, b"10.25");
     }
 }
