@@ -227,3 +227,33 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::unit::{secrets, settings};
+    use crate::shard::Shard;
+    use crate::shared::Shared;
+    use crate::wheel::RESOLUTION;
+
+    fn moment(millis: u64) -> Instant {
+        Instant::from_micros(millis * 1_000)
+    }
+
+    #[test]
+    fn reloads_leave_one_timer_however_many_they_are() {
+        let pinged =
+            |seconds: u64| settings(|farm| farm.services[0].ping.interval = Some(Duration::from_secs(seconds)));
+        let shared = Shared::new(pinged(10), secrets(), 1, moment(0), 0, 1);
+        let mut shard = Shard::new(0, Arc::clone(&shared));
+        for reload in 1..50 {
+            let now = moment(reload * 700);
+            shared.replace_settings(now, pinged(10));
+            shard.begin_batch(now);
+            shard.handle_timeout(now + RESOLUTION);
+        }
+        let timers = format!("{:?}", shard.core.wheel).matches("Ping").count();
+        // One counts; one more may be left from when the next ping was further ahead.
+        assert!((1..=2).contains(&timers), "{timers} timers");
+    }
+}

@@ -254,7 +254,7 @@ fn name(method: Method<'_>) -> String {
     String::from_utf8_lossy(method.as_bytes()).into_owned()
 }
 
-/// Who has hung up, and when he was told that this was well.
+/// Who has hung up, and when the answer that this was well went to him: from then on the balancer need not know of the dialog.
 struct Left {
     caller: Option<Instant>,
     callee: Option<Instant>,
@@ -268,7 +268,7 @@ impl Left {
                 .flat_map(|story| &story.seen)
                 .filter(|one| one.method == Method::Bye && one.is_final())
                 .filter(|one| one.to_tag == to && one.receiver == Some(party))
-                .filter_map(|one| one.arrived)
+                .map(|one| one.at)
                 .min()
         };
         Self {
