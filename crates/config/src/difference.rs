@@ -2,7 +2,7 @@
 
 use crate::Checked;
 use crate::forms::write_duration;
-use engine::{Backend, Egress, Failover, Fallback, Farm, Listener, Persistence, Ping, Rule, Service, Trunk};
+use engine::{Backend, Egress, Failover, Fallback, Farm, Listener, Persistence, Ping, Rule, Service, Trunk, Verify};
 
 /// A thing with a name, and its settings as they are shown.
 type Item = (String, Facts);
@@ -14,6 +14,7 @@ pub fn difference(old: &Checked, new: &Checked) -> Vec<String> {
     let mut lines = Vec::new();
     changed("unit", &unit(old), &unit(new), &mut lines);
     changed("limits", &limits(old), &limits(new), &mut lines);
+    changed("dns", &dns(old), &dns(new), &mut lines);
     changed("log", &log(old), &log(new), &mut lines);
     for farm in &old.settings.farms {
         if named(&new.settings.farms, &farm.name).is_none() {
@@ -94,7 +95,17 @@ fn limits(checked: &Checked) -> Facts {
         ("shard_inbox", limits.shard_inbox.to_string()),
         ("errors_per_source", limits.errors_per_source.to_string()),
         ("error_sources", limits.error_sources.to_string()),
+        ("connections", limits.connections.to_string()),
+        ("connections_per_source", limits.connections_per_source.to_string()),
+        ("connection_idle", write_duration(limits.connection_idle)),
+        ("partial_message", write_duration(limits.partial_message)),
+        ("handshake", write_duration(limits.handshake)),
+        ("connection_queue", limits.connection_queue.to_string()),
     ]
+}
+
+fn dns(checked: &Checked) -> Facts {
+    vec![("servers", list(&checked.dns.servers))]
 }
 
 fn log(checked: &Checked) -> Facts {
@@ -105,6 +116,9 @@ fn farm_facts(farm: &Farm) -> Facts {
     let order = farm.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>();
     vec![
         ("domains", farm.domains.join(", ")),
+        ("certificates", farm.certificates.join(", ")),
+        ("client_ca", farm.client_ca.clone().unwrap_or_default()),
+        ("origins", farm.origins.join(", ")),
         ("registrations", lower(&farm.registrations)),
         ("transactions", if farm.stateless { "stateless".to_owned() } else { "stateful".to_owned() }),
         ("symmetric", lower(&farm.symmetric)),
@@ -234,7 +248,9 @@ fn backends(farm: &Farm) -> Vec<Item> {
 fn backend_facts(backend: &Backend) -> Facts {
     vec![
         ("address", backend.address.to_string()),
-        ("transport", backend.transport.name().to_owned()),
+        ("transport", backend.transport.map_or("same", |transport| transport.name()).to_owned()),
+        ("ports", ports(backend)),
+        ("verify", verify(&backend.verify)),
         ("sources", list(&backend.sources)),
         ("weight", backend.weight.to_string()),
         ("priority", backend.priority.to_string()),
@@ -243,6 +259,26 @@ fn backend_facts(backend: &Backend) -> Facts {
         ("slow_start", write_duration(backend.slow_start)),
         ("maintenance", lower(&backend.maintenance)),
     ]
+}
+
+/// Only where they say anything.
+fn ports(backend: &Backend) -> String {
+    match backend.transport {
+        Some(_) => String::new(),
+        None => format!("tcp {}, tls {}", backend.ports.tcp, backend.ports.tls),
+    }
+}
+
+fn verify(verify: &Verify) -> String {
+    match verify {
+        Verify::System => "system".to_owned(),
+        Verify::File(path) => path.clone(),
+        Verify::Pinned(octets) => {
+            let digits: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+            format!("sha256:{}", digits.concat())
+        }
+        Verify::Off => "off".to_owned(),
+    }
 }
 
 fn service_name(farm: &Farm, index: usize) -> String {
@@ -293,6 +329,42 @@ mod tests {
                 "farm pbx: backend a: weight 1 -> 3",
                 "farm pbx: backend a: maintenance off -> drain",
                 "farm pbx: backend c added",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_streams_bring_is_named() {
+        let new = OLD
+            .replace(
+                "listen = [\"udp:127.0.0.1:5060\"]",
+                "listen = [\"udp:127.0.0.1:5060\", \"tls:127.0.0.1:5061\", \"wss:127.0.0.1:443\"]\ncertificates = [\"a.pem\", \"b.pem\"]\n\
+                 client_ca = \"ca.pem\"\norigins = [\"https://a.org\"]",
+            )
+            .replace("address = \"127.0.0.11\"", "address = \"127.0.0.11:5060\"\ntransport = \"same\"\nports = { tls = 5071 }\nverify = \"x.pem\"")
+            .replace(
+                "address = \"127.0.0.12\"",
+                &format!("address = \"127.0.0.12:5060\"\ntransport = \"tls\"\nverify = \"sha256:{}\"", "0A".repeat(32)),
+            );
+        let head = "[limits]\nconnections = 7\nconnection_idle = \"2m\"\n[dns]\nservers = [\"192.0.2.53\"]\n";
+        let found = difference(&checked(OLD), &checked(&format!("{head}{new}")));
+        let pinned = format!("farm pbx: backend b: verify system -> sha256:{}", "0a".repeat(32));
+        assert_eq!(
+            found,
+            [
+                "limits: connections 100000 -> 7",
+                "limits: connection_idle 15m -> 2m",
+                "dns: servers none -> 192.0.2.53:53",
+                "farm pbx: certificates none -> a.pem, b.pem",
+                "farm pbx: client_ca none -> ca.pem",
+                "farm pbx: origins none -> https://a.org",
+                "farm pbx: listener tls:127.0.0.1:5061 added",
+                "farm pbx: listener wss:127.0.0.1:443 added",
+                "farm pbx: backend a: transport udp -> same",
+                "farm pbx: backend a: ports none -> tcp 5060, tls 5071",
+                "farm pbx: backend a: verify system -> x.pem",
+                "farm pbx: backend b: transport udp -> tls",
+                pinned.as_str(),
             ]
         );
     }

@@ -1,9 +1,9 @@
 //! The grammar of what stands in quotes: durations, addresses, networks, names, patterns.
 
 use crate::nearest;
-use crate::registry::{Form, NAMES, STREAMS};
-use crate::section::{AdvertiseAs, EgressTo, FallbackTo, Value};
-use engine::{Persistence, Transport};
+use crate::registry::{Form, NAMES};
+use crate::section::{AdvertiseAs, EgressTo, FallbackTo, PeerAt, Value};
+use engine::{Persistence, Transport, Verify};
 use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,12 +44,16 @@ pub(crate) fn read(form: Form, text: &str) -> Result<Value, Wrong> {
         Form::Method => method(text),
         Form::Pattern => pattern(text).map(Value::Pattern),
         Form::Network => network(text).map(Value::Network),
-        Form::Address => address(text).map(Value::Address),
+        Form::Address => peer(text).map(|peer| Value::Address(peer.or_port(Transport::Udp.default_port()))),
+        Form::Peer => peer(text).map(Value::Peer),
+        Form::NameServer => name_server(text).map(Value::Address),
         Form::Bind => bind(text),
         Form::Advertise => advertise(text).map(Value::Advertise),
         Form::Persistence => persistence(text),
         Form::Fallback => fallback(text),
         Form::Egress => egress(text),
+        Form::Origin => origin(text).map(Value::Text),
+        Form::Verify => verify(text).map(Value::Verify),
     }
 }
 
@@ -185,24 +189,28 @@ fn network(text: &str) -> Result<IpNet, Wrong> {
     }
 }
 
-/// A peer; without a port 5060 (RFC 3261 §19.1.2).
-fn address(text: &str) -> Result<SocketAddr, Wrong> {
+/// One server, with or without a port.
+fn peer(text: &str) -> Result<PeerAt, Wrong> {
     let parsed = match text.parse::<SocketAddr>() {
-        Ok(address) => Some(address),
-        Err(_) => text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, 5060)),
+        Ok(address) => Some(PeerAt { address, has_port: true }),
+        Err(_) => {
+            let address = text.parse::<IpAddr>().ok();
+            address.map(|address| PeerAt { address: SocketAddr::new(address, 0), has_port: false })
+        }
     };
-    if let Some(address) = parsed {
-        if address.port() == 0 {
+    if let Some(peer) = parsed {
+        if peer.has_port && peer.address.port() == 0 {
             return Err(Wrong::new("port 0 is no port"));
         }
-        if address.ip().is_unspecified() || address.ip().is_multicast() {
-            return Err(Wrong::new(format!("{} is not the address of one server", address.ip())));
+        let address = peer.address.ip();
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(Wrong::new(format!("{address} is not the address of one server")));
         }
-        return Ok(address);
+        return Ok(peer);
     }
     if let Some((transport, rest)) = text.split_once(':')
-        && TRANSPORTS.contains(&transport)
-        && address(rest).is_ok()
+        && transport_called(transport).is_some()
+        && peer(rest).is_ok()
     {
         return Err(Wrong::with_hint(
             "the transport does not belong here",
@@ -219,20 +227,29 @@ fn address(text: &str) -> Result<SocketAddr, Wrong> {
     ))
 }
 
-/// `udp:ADDRESS:PORT`; `*` is every IPv4 address of the machine, `[::]` every IPv6 address.
+/// The port of DNS is 53 (RFC 1035 §4.2).
+fn name_server(text: &str) -> Result<SocketAddr, Wrong> {
+    // A name is not refused for now but for good: who would be asked for it?
+    peer(text).map(|peer| peer.or_port(53)).map_err(|_| {
+        Wrong::with_hint(
+            format!("\"{}\" is not the address of a name server", text.escape_debug()),
+            "such as \"192.0.2.53\" or \"[2001:db8::53]:53\"",
+        )
+    })
+}
+
+/// `TRANSPORT:ADDRESS:PORT`; `*` is every IPv4 address of the machine, `[::]` every IPv6 address.
 fn bind(text: &str) -> Result<Value, Wrong> {
-    let example = "such as \"udp:203.0.113.10:5060\", \"udp:[2001:db8::1]:5060\" or \"udp:*:5060\"";
-    let (transport, rest) = text.split_once(':').unwrap_or((text, ""));
-    if transport != "udp" {
-        if TRANSPORTS.contains(&transport) {
-            return Err(Wrong::Later { detail: format!(" over {transport}"), comes_with: STREAMS });
-        }
-        let hint = match text.parse::<SocketAddr>() {
-            Ok(_) => format!("did you mean \"udp:{text}\"?"),
-            Err(_) => example.to_owned(),
+    let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+    let Some(transport) = transport_called(name) else {
+        let meant = nearest::nearest(name, TRANSPORTS.map(Transport::name)).filter(|_| !rest.is_empty());
+        let hint = match (text.parse::<SocketAddr>(), meant) {
+            (Ok(_), _) => format!("did you mean \"udp:{text}\"?"),
+            (Err(_), Some(meant)) => format!("did you mean \"{meant}:{rest}\"?"),
+            (Err(_), None) => bind_example(Transport::Udp),
         };
         return Err(Wrong::with_hint("a listener begins with its transport", hint));
-    }
+    };
     let address = match rest.strip_prefix("*:") {
         Some(port) => format!("0.0.0.0:{port}").parse::<SocketAddr>(),
         None => rest.parse::<SocketAddr>(),
@@ -240,9 +257,21 @@ fn bind(text: &str) -> Result<Value, Wrong> {
     match address {
         Ok(address) if address.port() == 0 => Err(Wrong::new("port 0 is no port: phones could not know it")),
         Ok(address) if address.ip().is_multicast() => Err(Wrong::new("a multicast address cannot be listened at")),
-        Ok(address) => Ok(Value::Bind(Transport::Udp, address)),
-        Err(_) => Err(Wrong::with_hint("a listener is a transport, an address of this machine and a port", example)),
+        Ok(address) => Ok(Value::Bind(transport, address)),
+        Err(_) => Err(Wrong::with_hint(
+            "a listener is a transport, an address of this machine and a port",
+            bind_example(transport),
+        )),
     }
+}
+
+fn bind_example(transport: Transport) -> String {
+    let (name, port) = (transport.name(), transport.default_port());
+    format!("such as \"{name}:203.0.113.10:{port}\", \"{name}:[2001:db8::1]:{port}\" or \"{name}:*:{port}\"")
+}
+
+fn transport_called(name: &str) -> Option<Transport> {
+    TRANSPORTS.into_iter().find(|transport| transport.name() == name)
 }
 
 /// A name or an address, with or without a port.
@@ -317,7 +346,88 @@ fn egress(text: &str) -> Result<Value, Wrong> {
     Ok(Value::Egress(to))
 }
 
-const TRANSPORTS: &[&str] = &["udp", "tcp", "tls", "ws", "wss"];
+/// What a browser says of the page that opens a WebSocket (RFC 6454 §6.1): scheme and host in lower case, and the port unless it is
+/// the scheme's own. Anything else that is written here would never be met.
+fn origin(text: &str) -> Result<String, Wrong> {
+    // Pages that were not loaded from a host.
+    if text == "null" || text == "file://" {
+        return Ok(text.to_owned());
+    }
+    let wrong =
+        |hint: String| Wrong::with_hint(format!("\"{}\" is not the origin of a page", text.escape_debug()), hint);
+    let example = || "such as \"https://phone.example.com\"; an empty list is every page".to_owned();
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        None => ("https".to_owned(), text),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let Ok(AdvertiseAs { host, port }) = advertise(authority) else {
+        return Err(wrong(example()));
+    };
+    if !is_scheme {
+        return Err(wrong(example()));
+    }
+    // Of the page, not of what it opens.
+    let of_page = match scheme.as_str() {
+        "ws" => "http",
+        "wss" => "https",
+        other => other,
+    };
+    let own_port = match of_page {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    let origin = match port.filter(|port| Some(*port) != own_port) {
+        Some(port) => format!("{of_page}://{host}:{port}"),
+        None => format!("{of_page}://{host}"),
+    };
+    if !text.contains("://") || of_page != scheme || authority != rest {
+        return Err(wrong(format!("did you mean \"{origin}\"?")));
+    }
+    Ok(origin)
+}
+
+/// How a certificate is checked.
+fn verify(text: &str) -> Result<Verify, Wrong> {
+    match text {
+        "system" => return Ok(Verify::System),
+        "off" => return Ok(Verify::Off),
+        _ => {}
+    }
+    if let Some(written) = text.strip_prefix("sha256:") {
+        return fingerprint(written).map(Verify::Pinned).ok_or_else(|| {
+            // As other programs show it.
+            let plain: String = written.chars().filter(|character| !matches!(character, ':' | ' ')).collect();
+            let hint = match fingerprint(&plain) {
+                Some(_) => format!("did you mean \"sha256:{plain}\"?"),
+                None => "`openssl x509 -noout -fingerprint -sha256` shows it; write it without colons".to_owned(),
+            };
+            Wrong::with_hint("a SHA-256 fingerprint has 64 hexadecimal digits", hint)
+        });
+    }
+    // A slip of the hand would be taken for the name of a file.
+    if !text.contains(['/', '.']) {
+        let hint = nearest::offer(text, ["system", "off"])
+            .unwrap_or_else(|| "a file is written with its folder: \"/etc/tandem/pbx.pem\"".to_owned());
+        let message = format!("\"{}\" is neither \"system\", \"off\" nor a fingerprint", text.escape_debug());
+        return Err(Wrong::with_hint(message, hint));
+    }
+    path(text).map(|_| Verify::File(text.to_owned()))
+}
+
+/// 32 octets as 64 hexadecimal digits.
+fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let octets: Vec<u8> =
+        pairs.iter().map(|[high, low]| u8::try_from(high * 16 + low)).collect::<Result<_, _>>().ok()?;
+    if rest.is_empty() { octets.try_into().ok() } else { None }
+}
+
+const TRANSPORTS: [Transport; 5] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
 
 /// The methods of RFC 3261, 3262, 3265, 3311, 3428, 3515 and 3903.
 const METHODS: &[&str] = &[
@@ -389,27 +499,41 @@ mod tests {
     #[test]
     fn listeners() {
         let bound = |text: &str| match bind(text) {
-            Ok(Value::Bind(Transport::Udp, address)) => Some(address.to_string()),
+            Ok(Value::Bind(transport, address)) => Some((transport, address.to_string())),
             _ => None,
         };
-        assert_eq!(bound("udp:127.0.0.1:5060").as_deref(), Some("127.0.0.1:5060"));
-        assert_eq!(bound("udp:[::1]:5060").as_deref(), Some("[::1]:5060"));
-        assert_eq!(bound("udp:*:5060").as_deref(), Some("0.0.0.0:5060"));
+        for transport in TRANSPORTS {
+            let name = transport.name();
+            for (written, meant) in
+                [("127.0.0.1:5060", "127.0.0.1:5060"), ("[::1]:5060", "[::1]:5060"), ("*:5060", "0.0.0.0:5060")]
+            {
+                assert_eq!(bound(&format!("{name}:{written}")), Some((transport, meant.to_owned())), "{name}");
+            }
+        }
         for wrong in
             ["udp:127.0.0.1", "udp:127.0.0.1:0", "udp:*", "127.0.0.1:5060", "upd:127.0.0.1:5060", "udp:host:5060", ""]
         {
             assert!(matches!(bind(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
         }
-        for later in ["tcp:127.0.0.1:5060", "wss:*:443", "tls:[::1]:5061"] {
-            assert!(matches!(bind(later), Err(Wrong::Later { .. })), "{later}");
-        }
+        let hint = |text: &str| match bind(text) {
+            Err(Wrong::Invalid { hint, .. }) => hint,
+            _ => None,
+        };
+        assert_eq!(hint("tsl:127.0.0.1:5061").as_deref(), Some("did you mean \"tls:127.0.0.1:5061\"?"));
+        assert_eq!(hint("127.0.0.1:5060").as_deref(), Some("did you mean \"udp:127.0.0.1:5060\"?"));
+        let example = "such as \"wss:203.0.113.10:443\", \"wss:[2001:db8::1]:443\" or \"wss:*:443\"";
+        assert_eq!(hint("wss:sip.example.com:443").as_deref(), Some(example));
+        assert_eq!(hint("sctp:127.0.0.1:5060"), Some(bind_example(Transport::Udp)));
     }
 
     #[test]
     fn peers() {
-        assert_eq!(address("10.0.0.11:5080").map(|found| found.to_string()), Ok("10.0.0.11:5080".to_owned()));
-        assert_eq!(address("10.0.0.11").map(|found| found.to_string()), Ok("10.0.0.11:5060".to_owned()));
-        assert_eq!(address("::1").map(|found| found.to_string()), Ok("[::1]:5060".to_owned()));
+        let with = |text: &str, port: u16| peer(text).map(|found| found.or_port(port).to_string());
+        assert_eq!(with("10.0.0.11:5080", 5061), Ok("10.0.0.11:5080".to_owned()));
+        assert_eq!(with("10.0.0.11", 5061), Ok("10.0.0.11:5061".to_owned()));
+        assert_eq!(with("::1", 5060), Ok("[::1]:5060".to_owned()));
+        assert_eq!(with("[::1]:5070", 5060), Ok("[::1]:5070".to_owned()));
+        assert!(matches!(read(Form::Address, "10.0.0.11"), Ok(Value::Address(found)) if found.port() == 5060));
         for wrong in [
             "10.0.0.300:5060",
             "10.0.0.1:0",
@@ -419,11 +543,69 @@ mod tests {
             "udp:10.0.0.1:5060",
             "10.0.0.1:99999",
         ] {
-            assert!(matches!(address(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
+            assert!(matches!(peer(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
         }
         for later in ["pbx1.example.com", "pbx1:5060"] {
-            assert!(matches!(address(later), Err(Wrong::Later { .. })), "{later}");
+            assert!(matches!(peer(later), Err(Wrong::Later { .. })), "{later}");
         }
+    }
+
+    #[test]
+    fn name_servers() {
+        let found = |text: &str| name_server(text).map(|found| found.to_string());
+        assert_eq!(found("192.0.2.53"), Ok("192.0.2.53:53".to_owned()));
+        assert_eq!(found("[2001:db8::53]:5353"), Ok("[2001:db8::53]:5353".to_owned()));
+        for wrong in ["ns.example.com", "192.0.2.53:0", "0.0.0.0", "udp:192.0.2.53", ""] {
+            assert!(matches!(name_server(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn origins_are_kept_as_browsers_write_them() {
+        for (written, kept) in [
+            ("https://Phone.example.com", "https://phone.example.com"),
+            ("https://phone.example.com:443", "https://phone.example.com"),
+            ("http://phone.example.com:80", "http://phone.example.com"),
+            ("http://phone.example.com:443", "http://phone.example.com:443"),
+            ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("null", "null"),
+            ("file://", "file://"),
+        ] {
+            assert_eq!(origin(written).as_deref(), Ok(kept), "{written}");
+        }
+        for (wrong, meant) in [
+            ("phone.example.com", "https://phone.example.com"),
+            ("https://phone.example.com/", "https://phone.example.com"),
+            ("https://phone.example.com:8443/app?x#y", "https://phone.example.com:8443"),
+            ("wss://phone.example.com:443", "https://phone.example.com"),
+            ("ws://phone.example.com", "http://phone.example.com"),
+        ] {
+            let Err(Wrong::Invalid { hint, .. }) = origin(wrong) else { panic!("{wrong} is no origin") };
+            assert_eq!(hint, Some(format!("did you mean \"{meant}\"?")), "{wrong}");
+        }
+        for wrong in ["", "*", "https://", "https://*.example.com", "https://a b", "1x://host", "https://a@b"] {
+            assert!(matches!(origin(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn certificates_are_verified_in_four_ways() {
+        let digits = "00ff".repeat(16);
+        let octets: [u8; 32] = std::array::from_fn(|index| if index % 2 == 0 { 0 } else { 255 });
+        assert_eq!(verify("system"), Ok(Verify::System));
+        assert_eq!(verify("off"), Ok(Verify::Off));
+        assert_eq!(verify("ca.pem"), Ok(Verify::File("ca.pem".to_owned())));
+        assert_eq!(verify("/etc/tandem/ca"), Ok(Verify::File("/etc/tandem/ca".to_owned())));
+        assert_eq!(verify(&format!("sha256:{digits}")), Ok(Verify::Pinned(octets)));
+        assert_eq!(verify(&format!("sha256:{}", digits.to_uppercase())), Ok(Verify::Pinned(octets)));
+        let (odd, long) = (format!("sha256:{digits}0"), format!("sha256:{digits}00"));
+        for wrong in ["", "sytem", "none", "sha256:", "sha256:00", odd.as_str(), long.as_str()] {
+            assert!(matches!(verify(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
+        }
+        let shown = format!("sha256:{}", ["00:FF"; 16].join(":"));
+        let Err(Wrong::Invalid { hint, .. }) = verify(&shown) else { panic!("it is written with colons") };
+        assert_eq!(hint, Some(format!("did you mean \"sha256:{}\"?", digits.to_uppercase())));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub use reference::reference;
 pub use schema::schema;
 
 use report::Report;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub struct Checked {
     /// What the engine runs on.
     pub settings: engine::Settings,
     pub unit: UnitSettings,
+    pub dns: Dns,
     pub log: Log,
     /// What is allowed and probably not meant, in file order.
     pub warnings: Vec<Diagnostic>,
@@ -54,6 +56,13 @@ pub struct UnitSettings {
     pub user: Option<String>,
     /// How long SIGTERM waits at most until every request is answered.
     pub drain: Duration,
+}
+
+/// Section `[dns]`: who is asked for names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dns {
+    /// In order; empty: those of the system.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// Section `[log]`.
@@ -131,7 +140,6 @@ fn all((mut errors, warnings): (Vec<Diagnostic>, Vec<Diagnostic>)) -> Vec<Diagno
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
 
     const SEVEN_LINES: &str = "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:127.0.0.1:5060\"]\n\
         [[farm.backend]]\naddress = \"127.0.0.11:5060\"\n[[farm.backend]]\naddress = \"127.0.0.12:5060\"\n";
@@ -161,6 +169,9 @@ mod tests {
         assert_eq!(farm.origin_header.as_deref(), Some("X-Tandem-Origin"));
         assert_eq!(farm.source_header, None);
         assert_eq!(farm.max_call_time, Duration::from_secs(12 * 3600));
+        assert!(farm.certificates.is_empty() && farm.client_ca.is_none() && farm.origins.is_empty());
+        assert_eq!((backend.transport, &backend.verify), (Some(engine::Transport::Udp), &engine::Verify::System));
+        assert!(checked.dns.servers.is_empty());
         assert_eq!(checked.unit.user.as_deref(), Some("tandem"));
         assert_eq!(checked.unit.drain, Duration::from_secs(30));
         assert_eq!(checked.log, Log { level: LogLevel::Info, format: LogFormat::Text });

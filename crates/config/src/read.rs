@@ -78,8 +78,12 @@ impl Reader<'_, '_> {
             Written::Table(table) if entry.has_header() => {
                 self.not_available(&table.span, &format!("`[{key}]`"), comes_with, None);
             }
-            _ => {
-                let hint = home(key).map(|header| format!("a SIP farm has it in {header}"));
+            written => {
+                // A table and a text of one name are two settings: the `ports` of a kernel farm are not those of a backend.
+                let is_table = matches!(written, Written::Table(_));
+                let hint = home(key)
+                    .filter(|(_, setting)| matches!(setting.kind, Kind::Section(_)) == is_table)
+                    .map(|(header, _)| format!("a SIP farm has it in {header}"));
                 self.not_available(&entry.key_span, &format!("`{key}`"), comes_with, hint);
             }
         }
@@ -93,7 +97,7 @@ impl Reader<'_, '_> {
     fn unknown(&mut self, registered: &'static registry::Section, entry: &Entry) {
         let known = registered.settings.iter().map(|setting| setting.name);
         let hint = nearest::offer(&entry.key, known)
-            .or_else(|| home(&entry.key).map(|header| format!("it belongs in {header}")));
+            .or_else(|| home(&entry.key).map(|(header, _)| format!("it belongs in {header}")));
         let message = format!("unknown setting `{}` in {}", entry.key.escape_debug(), registered.header);
         self.report.error_with_hint(&entry.key_span, message, hint);
     }
@@ -225,7 +229,7 @@ impl Reader<'_, '_> {
     /// One value that is neither list nor table; `what` names it in messages.
     fn scalar(&mut self, setting: &'static Setting, kind: Kind, what: &str, node: &Node) -> Result<Value, Refused> {
         leaf(kind, what, &node.value).map_err(|wrong| {
-            // Only a choice speaks for its whole section: a listener over TCP leaves the others as they are.
+            // Only a choice speaks for its whole section: an address by name leaves the others as they are.
             let later = matches!(wrong, Wrong::Later { .. }) && matches!(kind, Kind::Choice(_));
             self.wrong(setting, &node.span, wrong);
             if later { Refused::Later } else { Refused::Wrong }
@@ -246,12 +250,12 @@ impl Reader<'_, '_> {
     }
 }
 
-/// The section in which this version reads a setting called `key`.
-fn home(key: &str) -> Option<&'static str> {
-    let sections = registry::ALL.iter();
-    let mut with_it =
-        sections.filter(|section| section.setting(key).is_some_and(|setting| setting.available == Available::Now));
-    with_it.next().map(|section| section.header)
+/// The header of the section in which this version reads a setting called `key`, and the setting.
+fn home(key: &str) -> Option<(&'static str, &'static Setting)> {
+    registry::ALL.iter().find_map(|section| {
+        let setting = section.setting(key).filter(|setting| setting.available == Available::Now);
+        setting.map(|setting| (section.header, setting))
+    })
 }
 
 fn is_empty_list(node: &Node) -> bool {
@@ -350,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_refused_section_is_one_line_for_each_header() {
-        let found = errors("[[vip]]\nname = 1\n[[vip]]\nname = 2\n[dns]\nx = 1\n");
+        let found = errors("[[vip]]\nname = 1\n[[vip]]\nname = 2\n[cluster]\nx = 1\n");
         let lines: Vec<usize> = found.iter().map(|(line, ..)| *line).collect();
         assert_eq!(lines, [1, 3, 5]);
         assert_eq!(
@@ -364,6 +368,15 @@ mod tests {
         let found = errors("[[farm]]\nname = \"a\"\nprofile = \"l4xnat\"\nnat = \"dnat\"\n");
         let lines: Vec<usize> = found.iter().map(|(line, ..)| *line).collect();
         assert_eq!(lines, [3, 4], "{found:?}");
+    }
+
+    #[test]
+    fn what_is_refused_is_looked_for_where_it_means_the_same() {
+        let found = errors(
+            "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\nports = \"*\"\nalgorithm = \"weight\"\n",
+        );
+        let hints: Vec<Option<&str>> = found.iter().map(|(_, _, hint)| hint.as_deref()).collect();
+        assert_eq!(hints, [None, Some("a SIP farm has it in [[farm.service]]")]);
     }
 
     #[test]

@@ -72,9 +72,7 @@ fn refused() -> String {
             }
         }
     }
-    text.push_str("| [[farm]] | `listen`, `inside` over tcp, tls, ws, wss | ");
-    text.push_str(registry::STREAMS);
-    text.push_str(" |\n| [[farm.backend]] | `address` by name | ");
+    text.push_str("| [[farm.backend]] | `address` by name | ");
     text.push_str(registry::NAMES);
     text.push_str(" |\n| [[farm.trunk]] | `out` by name | ");
     text.push_str(registry::NAMES);

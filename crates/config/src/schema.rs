@@ -107,7 +107,9 @@ mod tests {
         assert_eq!(backend.pointer("/properties/weight/maximum"), Some(&json!(10_000)));
         assert_eq!(backend.pointer("/properties/weight/default"), Some(&json!(1)));
         assert_eq!(backend.pointer("/properties/service/default"), Some(&json!(["default"])));
-        assert_eq!(backend.pointer("/properties/verify"), None);
+        assert_eq!(backend.pointer("/properties/max_connections"), None);
+        assert_eq!(backend.pointer("/properties/transport/enum"), Some(&json!(["udp", "tcp", "tls", "same"])));
+        assert_eq!(backend.pointer("/properties/ports/properties/tls/default"), Some(&json!(5061)));
         assert_eq!(parsed.pointer("/properties/unit/properties/drain/default"), Some(&json!("30s")));
         assert_eq!(parsed.pointer("/properties/farm/items/properties/profile/enum"), Some(&json!(["sip"])));
     }

@@ -2,7 +2,7 @@
 
 use crate::report::Span;
 use engine::policy::Policy;
-use engine::{Persistence, Transport};
+use engine::{Persistence, Transport, Verify};
 use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::net::SocketAddr;
@@ -35,17 +35,27 @@ pub(crate) enum Value {
     Pattern(Regex),
     Network(IpNet),
     Address(SocketAddr),
+    Peer(PeerAt),
     Bind(Transport, SocketAddr),
     Advertise(AdvertiseAs),
     Listener(ListenAt),
     Persistence(Persistence),
     Fallback(FallbackTo),
     Egress(EgressTo),
+    Verify(Verify),
     List(Vec<Located>),
     /// Header name and pattern.
     Patterns(Vec<(String, Regex)>),
     Section(Section),
     Sections(Vec<Section>),
+}
+
+/// A server whose port may follow from how it is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PeerAt {
+    pub(crate) address: SocketAddr,
+    /// Otherwise the port of `address` says nothing.
+    pub(crate) has_port: bool,
 }
 
 /// A name or address to be written instead of a listener's own.
@@ -77,6 +87,17 @@ pub(crate) enum EgressTo {
     Trunk(String),
     Domain(String),
     Network(IpNet),
+}
+
+impl PeerAt {
+    /// The address, with `port` if none is written.
+    pub(crate) fn or_port(self, port: u16) -> SocketAddr {
+        let mut address = self.address;
+        if !self.has_port {
+            address.set_port(port);
+        }
+        address
+    }
 }
 
 impl Section {
@@ -136,11 +157,20 @@ impl Section {
         self.optional_text(key).unwrap_or_else(|| mistyped(key))
     }
 
-    pub(crate) fn integer(&self, key: &str) -> u64 {
+    pub(crate) fn optional_integer(&self, key: &str) -> Option<u64> {
         match self.value(key) {
-            Some(Value::Integer(number)) => *number,
-            _ => mistyped(key),
+            Some(Value::Integer(number)) => Some(*number),
+            _ => None,
         }
+    }
+
+    /// A port without a default.
+    pub(crate) fn optional_port(&self, key: &str) -> Option<u16> {
+        self.optional_integer(key).and_then(|number| u16::try_from(number).ok())
+    }
+
+    pub(crate) fn integer(&self, key: &str) -> u64 {
+        self.optional_integer(key).unwrap_or_else(|| mistyped(key))
     }
 
     pub(crate) fn integer_u32(&self, key: &str) -> u32 {
@@ -198,9 +228,16 @@ impl Section {
         }
     }
 
-    pub(crate) fn address(&self, key: &str) -> Option<SocketAddr> {
+    pub(crate) fn verify(&self, key: &str) -> &Verify {
         match self.value(key) {
-            Some(Value::Address(address)) => Some(*address),
+            Some(Value::Verify(verify)) => verify,
+            _ => mistyped(key),
+        }
+    }
+
+    pub(crate) fn peer(&self, key: &str) -> Option<PeerAt> {
+        match self.value(key) {
+            Some(Value::Peer(peer)) => Some(*peer),
             _ => None,
         }
     }
@@ -239,6 +276,14 @@ impl Section {
             Value::Text(text) => Some((text.as_str(), &item.span)),
             _ => None,
         })
+    }
+
+    pub(crate) fn addresses(&self, key: &str) -> Vec<SocketAddr> {
+        let addresses = self.list(key).iter().filter_map(|item| match item.value {
+            Value::Address(address) => Some(address),
+            _ => None,
+        });
+        addresses.collect()
     }
 
     pub(crate) fn networks(&self, key: &str) -> Vec<IpNet> {

@@ -21,8 +21,8 @@ fn exactly_the_marked_settings_are_refused() {
     assert_eq!(found, marked(&text));
 }
 
-/// What the marks of the file itself ask for, in file order: one entry for each header of a section that comes later, for each key
-/// that comes later, and for each list entry of a sort that comes later.
+/// What the marks of the file itself ask for, in file order: one entry for each header of a section that comes later and for each key
+/// that comes later.
 fn marked(text: &str) -> Vec<(usize, String)> {
     let mut expected = Vec::new();
     let mut header = String::new();
@@ -53,9 +53,6 @@ fn marked(text: &str) -> Vec<(usize, String)> {
                 expected.push((number, key.to_owned()));
                 continue;
             }
-            for _ in 0..later_entries(value, comment) {
-                expected.push((number, key.to_owned()));
-            }
             known.insert(pair);
         }
     }
@@ -75,7 +72,7 @@ impl Part {
     fn of(line: &str) -> Self {
         if line.contains("kernel farm") {
             Self::KernelFarm
-        } else if ["(C)", "(D)", "(E)", "(G)", "(next)"].iter().any(|mark| line.contains(mark)) {
+        } else if ["(D)", "(E)", "(G)", "(next)"].iter().any(|mark| line.contains(mark)) {
             Self::Later
         } else {
             Self::Now
@@ -83,22 +80,11 @@ impl Part {
     }
 }
 
-/// Whether the comment begins with the mark of a later version: "C", "D: …", "E * …", "next: …".
+/// Whether the comment begins with the mark of a later version: "D: …", "E * …", "next: …". What "C" marks is here, but for names
+/// instead of addresses, which the file mentions and does not use.
 fn comes_later(comment: &str) -> bool {
     let word = comment.split([' ', ':', ';']).next().unwrap_or_default();
-    ["C", "D", "E", "G", "next"].contains(&word)
-}
-
-/// How many entries of a list are of a sort that the comment names as later: "tcp, tls, ws, wss: C".
-fn later_entries(value: &str, comment: &str) -> usize {
-    let Some((sorts, _)) = comment.split_once(": C") else {
-        return 0;
-    };
-    let sorts: Vec<&str> = sorts.split([' ', ',']).collect();
-    value
-        .split('"')
-        .filter(|piece| piece.split_once(':').is_some_and(|(transport, _)| sorts.contains(&transport)))
-        .count()
+    ["D", "E", "G", "next"].contains(&word)
 }
 
 fn key_and_value(line: &str) -> Option<(&str, &str)> {

@@ -97,7 +97,7 @@ pub(crate) struct ClientBranch {
 impl ClientBranch {
     /// Its peer, heard at `flow`, is no longer where the request went.
     pub(crate) fn peer_has_moved(&self, flow: &Flow) -> bool {
-        let moved = flow.remote != self.flow.remote && flow.listener == self.flow.listener;
+        let moved = !flow.leads_like(&self.flow) && flow.listener == self.flow.listener;
         moved && matches!(self.hop, Hop::Peer)
     }
 

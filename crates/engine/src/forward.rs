@@ -6,7 +6,7 @@ use crate::io::Flow;
 use crate::origin::Origin;
 use crate::register::{Registration, Writing};
 use crate::running::{FarmView, Running, WrittenAddress};
-use crate::settings::{Registrations, Symmetric};
+use crate::settings::{Registrations, Symmetric, Transport};
 use crate::token::{Route, RouteKind, Secrets, TokenText, tag_bits};
 use sip::decimal::{Decimal, ip_text};
 use sip::{Edits, Host, Message, Method, Name, Value, Via, ViaParameters};
@@ -43,6 +43,7 @@ impl Forwarding<'_> {
         let new_lines = NewLines {
             max_forwards: !max_forwards(message, edits),
             max_breadth: message.first(Name::MaxBreadth).is_none(),
+            content_length: lacks_length(message, ours.leaving.transport()),
         };
         drop_routes(message, plan, moved, edits);
         received(arrival, edits);
@@ -93,8 +94,8 @@ impl Forwarding<'_> {
         new_lines: &NewLines,
         text: &mut Vec<u8>,
     ) {
-        text.extend_from_slice(b"Via: SIP/2.0/UDP ");
-        text.extend_from_slice(&ours.leaving);
+        text.extend_from_slice(b"Via: ");
+        ours.leaving.write_via(text);
         text.extend_from_slice(b";branch=");
         text.extend_from_slice(self.branch);
         text.extend_from_slice(b"\r\n");
@@ -106,6 +107,9 @@ impl Forwarding<'_> {
         }
         if new_lines.max_breadth {
             text.extend_from_slice(MAX_BREADTH);
+        }
+        if new_lines.content_length {
+            write_length(arrival.message, text);
         }
         if plan.to_backend {
             let farm = arrival.farm.settings;
@@ -156,11 +160,27 @@ struct Addresses {
 struct NewLines {
     max_forwards: bool,
     max_breadth: bool,
+    content_length: bool,
+}
+
+/// RFC 3261 §18.3: over a stream each message says its length; over UDP it need not.
+fn lacks_length(message: &Message<'_>, transport: Transport) -> bool {
+    transport.is_stream() && message.first(Name::ContentLength).is_none()
+}
+
+pub(crate) fn write_length(message: &Message<'_>, text: &mut Vec<u8>) {
+    text.extend_from_slice(b"Content-Length: ");
+    text.extend_from_slice(&Decimal::new(message.body().len() as u64));
+    text.extend_from_slice(b"\r\n");
 }
 
 /// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581 §4), as far as the farm trusts what the Via says. `maddr` is not
 /// followed: it would let anybody aim our answers at a third party.
 pub(crate) fn upstream(farm: FarmView<'_>, flow: Flow, via: &Via<'_>, asked: bool) -> Flow {
+    if flow.connection.is_some() {
+        // Where the request came, there goes the answer.
+        return flow;
+    }
     let port = match farm.settings.symmetric {
         Symmetric::Always => flow.remote.port(),
         Symmetric::Never if asked => flow.remote.port(),
@@ -339,7 +359,7 @@ fn write_route(token: &TokenText, address: &WrittenAddress, text: &mut Vec<u8>) 
     text.extend_from_slice(b"Record-Route: <sip:");
     text.extend_from_slice(token);
     text.push(b'@');
-    text.extend_from_slice(address);
+    address.write_uri(text);
     text.extend_from_slice(b";lr>\r\n");
 }
 

@@ -4,16 +4,48 @@ use crate::id::{BackendId, FarmId, ListenerId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// One path to a peer (RFC 5626): the listener it uses, our address on it and the peer's address.
+/// One path to a peer (RFC 5626): the listener it uses, our address on it, the peer's address and, of a stream, the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Flow {
     pub listener: ListenerId,
-    /// The address a datagram arrived at, and is answered from. Unspecified: the kernel chooses.
+    /// The address a message arrived at, and is answered from. Unspecified: the kernel chooses.
     pub local: IpAddr,
     pub remote: SocketAddr,
+    pub connection: ConnectionId,
 }
 
-/// A finished datagram. Kept by its transaction for retransmission and shared with the socket, never copied.
+/// A connection of this process: 24 bits, so that it fits into a token, given to no second one for as long as possible.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u32);
+
+impl ConnectionId {
+    /// A datagram's flow. To be sent on at a listener of a stream: whichever connection leads to the peer, a new one if none does.
+    pub const NONE: Self = Self(0);
+    /// The largest number stands for all connections of processes before this one: nothing can be sent on it.
+    pub const GONE: Self = Self(0xff_ffff);
+
+    /// Names a connection, open or not.
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
+
+impl Flow {
+    /// The flow of a datagram.
+    pub fn of_datagram(listener: ListenerId, local: IpAddr, remote: SocketAddr) -> Self {
+        Self { listener, local, remote, connection: ConnectionId::NONE }
+    }
+
+    /// Both lead to the same peer: by the same connection where both name one, else to the same address.
+    pub fn leads_like(&self, other: &Self) -> bool {
+        if self.connection.is_some() && other.connection.is_some() {
+            return self.connection == other.connection;
+        }
+        self.remote == other.remote
+    }
+}
+
+/// A finished message. Kept by its transaction for retransmission and shared with the socket, never copied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Packet(Arc<[u8]>);
 
@@ -34,9 +66,9 @@ impl std::ops::Deref for Packet {
 /// What the shell feeds to a shard.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
-    /// A datagram arrived. Answered by any number of [`Output`]s, possibly none.
+    /// A datagram arrived, or a whole message of a stream. Answered by any number of [`Output`]s, possibly none.
     Datagram { flow: Flow, bytes: &'a [u8] },
-    /// The kernel says that a datagram of ours did not reach `flow.remote`. `returned` is what it returned of the datagram (an
+    /// The kernel says that a message of ours did not reach `flow.remote`. `returned` is what it returned of the datagram (an
     /// ICMP error's quotation, or the whole datagram where sending itself failed): believed only when it holds a branch of ours.
     Undelivered { flow: Flow, returned: &'a [u8] },
 }
@@ -44,7 +76,7 @@ pub enum Input<'a> {
 /// What a shard asks of the shell.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Send this datagram. Nothing answers it; a failure comes back as [`Input::Undelivered`].
+    /// Send this message. Nothing answers it; a failure comes back as [`Input::Undelivered`].
     Send { flow: Flow, packet: Packet },
     /// Tell the operator. Nothing answers it.
     Event(Event),

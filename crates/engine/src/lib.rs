@@ -34,7 +34,7 @@ pub use counters::Counter;
 pub use directory::Loaded;
 pub use explain::{Explanation, explain};
 pub use id::{BackendId, FarmId, ListenerId};
-pub use io::{DownCause, Event, Flow, Input, Output, Packet, UpCause};
+pub use io::{ConnectionId, DownCause, Event, Flow, Input, Output, Packet, UpCause};
 pub use route::{route, route_returned};
 pub use settings::*;
 pub use shard::Shard;

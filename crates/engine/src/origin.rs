@@ -19,7 +19,7 @@ pub(crate) enum Origin {
 impl Origin {
     /// Judges by the listener and the source address alone: nothing in a message can change who sent it.
     pub(crate) fn of(farm: FarmView<'_>, listener: &Listener, flow: &Flow) -> Self {
-        let backend = farm.running.backend_at(farm.settings, flow.remote);
+        let backend = farm.running.backend_at(farm.settings, flow);
         if backend.is_some() && listener.inside {
             return Self::Backend(backend);
         }

@@ -10,6 +10,7 @@ use crate::id::BackendId;
 use crate::identity::Aor;
 use crate::io::Flow;
 use crate::pool::BackendState;
+use crate::running::WrittenAddress;
 use crate::settings::{Limits, Registrations};
 use crate::token::{Route, RouteKind, Secrets};
 use sip::{Contact, Edits, Host, Instant, Message, Name, NameAddr, Scheme, Uri, Value};
@@ -56,7 +57,7 @@ pub(crate) struct Writing<'a> {
     pub(crate) backend: BackendId,
     pub(crate) state: Option<Arc<BackendState>>,
     /// Our address as the backend sees it.
-    pub(crate) inside: &'a [u8],
+    pub(crate) inside: &'a WrittenAddress,
     pub(crate) sticky_ttl: Duration,
 }
 
@@ -116,7 +117,7 @@ impl Registration {
         out.extend_from_slice(b"Path: <sip:");
         out.extend_from_slice(&writing.secrets.seal_route(&route, b""));
         out.push(b'@');
-        out.extend_from_slice(writing.inside);
+        writing.inside.write_uri(out);
         out.extend_from_slice(b";lr>\r\n");
         if !message.has_option(Name::Supported, b"path") {
             out.extend_from_slice(b"Supported: path\r\n");
@@ -290,7 +291,7 @@ fn contact_id(address: &NameAddr<'_>, secrets: &Secrets, aor: u64) -> u64 {
     }
 }
 
-fn rewritten(address: &NameAddr<'_>, user: Option<&[u8]>, inside: &[u8], id: u64) -> Vec<u8> {
+fn rewritten(address: &NameAddr<'_>, user: Option<&[u8]>, inside: &WrittenAddress, id: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(address.raw.len() + 40);
     // The display name, if any, then the URI in brackets, whether or not the phone used them.
     let bracket = memchr::memmem::find(address.raw, address.uri_bytes)
@@ -302,7 +303,7 @@ fn rewritten(address: &NameAddr<'_>, user: Option<&[u8]>, inside: &[u8], id: u64
         out.extend_from_slice(user);
         out.push(b'@');
     }
-    out.extend_from_slice(inside);
+    inside.write_uri(&mut out);
     // Writing into memory cannot fail.
     let _ = write!(out, ";tdm={id:016x}>");
     for (name, value) in sip::value::params(address.params) {
@@ -346,6 +347,8 @@ mod tests {
     use super::*;
     use crate::io::unit::{VIP, arrive, flow, octets, request, running, secrets};
     use crate::pool::world::at;
+    use crate::settings::Transport;
+    use sip::decimal::AddressText;
 
     const PHONE: &str = "10.1.0.1:5060";
     /// `sip:bonnie@example.com` of the farm `pbx` under the tests' key.
@@ -362,11 +365,12 @@ mod tests {
     /// A REGISTER with these lines: what is remembered of it, and its lines as the backend gets them.
     fn registered(mode: Registrations, lines: &str) -> (Option<Registration>, Vec<String>) {
         let (secrets, running) = (secrets(), running(|farm| farm.registrations = mode));
+        let inside = WrittenAddress::new(Transport::Udp, AddressText::from_slice(b"10.0.0.1:5060"));
         let writing = Writing {
             secrets: &secrets,
             backend: BackendId(17),
             state: None,
-            inside: b"10.0.0.1:5060",
+            inside: &inside,
             sticky_ttl: Duration::from_secs(50),
         };
         arrive(&running, flow(VIP, PHONE), &request("REGISTER", "sip:example.com", lines), |arrival| {

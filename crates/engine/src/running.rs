@@ -1,12 +1,13 @@
 //! The configuration as the data plane uses it: settings, pools and look-up tables, built once per reload and swapped whole.
 
 use crate::id::{BackendId, FarmId, ListenerId};
-use crate::io::Flow;
+use crate::io::{ConnectionId, Flow};
 use crate::pool::{BackendState, Pool};
-use crate::settings::{Backend, Farm, Listener, Maintenance, Service, Settings};
+use crate::settings::{Backend, Farm, Listener, Maintenance, Ports, Service, Settings, Transport};
 use hashbrown::HashMap as RawMap;
 use sip::decimal::{AddressText, Decimal, socket_text};
-use sip::{Host, Instant, Uri};
+use sip::transaction::Link;
+use sip::{Host, Instant, Scheme, Uri};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub(crate) struct RunningFarm {
     /// Parallel to `Farm::services`.
     pub(crate) pools: Vec<Pool>,
     by_address: HashMap<SocketAddr, usize>,
+    /// Backends by host alone; `None`: several have it.
+    by_host: HashMap<IpAddr, Option<usize>>,
     /// Backends that name networks their requests may come from.
     with_sources: Vec<usize>,
     written: Vec<Written>,
@@ -45,11 +48,20 @@ pub(crate) struct RunningFarm {
 /// Where a backend is reached, whether or not it is still configured.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownBackend {
-    pub(crate) address: SocketAddr,
+    pub(crate) reach: Reach,
     pub(crate) name: String,
     pub(crate) state: Arc<BackendState>,
     /// Set when it left the configuration.
     pub(crate) retired: Option<Instant>,
+}
+
+/// How a backend is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reach {
+    /// `None`: the transport of whoever sends.
+    transport: Option<Transport>,
+    address: SocketAddr,
+    ports: Ports,
 }
 
 /// A farm's settings and its pools together.
@@ -57,6 +69,55 @@ pub(crate) struct KnownBackend {
 pub(crate) struct FarmView<'a> {
     pub(crate) settings: &'a Farm,
     pub(crate) running: &'a RunningFarm,
+}
+
+impl Reach {
+    pub(crate) fn of(backend: &Backend) -> Self {
+        Self { transport: backend.transport, address: backend.address, ports: backend.ports }
+    }
+
+    /// For what came over `arriving`: WebSocket is carried over TCP and TLS.
+    pub(crate) fn over(&self, arriving: Transport) -> (Transport, SocketAddr) {
+        let transport = self.transport.unwrap_or(arriving.towards_backends());
+        (transport, self.address_over(transport))
+    }
+
+    /// For our own requests; of a backend that takes any transport the first that a listener of the farm's inside speaks.
+    pub(crate) fn by_itself(&self, farm: FarmView<'_>) -> (Transport, SocketAddr) {
+        let spoken = |transport: &Transport| {
+            farm.settings.listeners.iter().any(|listener| listener.inside && listener.transport == *transport)
+        };
+        let transport =
+            self.transport.or_else(|| [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().find(spoken));
+        let transport = transport.unwrap_or(Transport::Udp);
+        (transport, self.address_over(transport))
+    }
+
+    /// As configured.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The backend is at the other end of this flow.
+    pub(crate) fn is_of(&self, flow: &Flow) -> bool {
+        self.addresses().any(|address| address == flow.remote)
+            || (flow.connection.is_some() && flow.remote.ip() == self.address.ip())
+    }
+
+    /// Every address that is the backend's own.
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let (address, ports) = (self.address, self.ports);
+        let streams = [ports.tcp, ports.tls].map(|port| SocketAddr::new(address.ip(), port));
+        std::iter::once(address).chain(streams.into_iter().filter(move |_| self.transport.is_none()))
+    }
+
+    fn address_over(&self, transport: Transport) -> SocketAddr {
+        match transport {
+            Transport::Tcp if self.transport.is_none() => SocketAddr::new(self.address.ip(), self.ports.tcp),
+            Transport::Tls if self.transport.is_none() => SocketAddr::new(self.address.ip(), self.ports.tls),
+            _ => self.address,
+        }
+    }
 }
 
 impl Running {
@@ -108,6 +169,12 @@ impl Running {
         Some((farm, &farm.settings.listeners[listener]))
     }
 
+    /// What carries messages by this flow: over a stream nothing is repeated.
+    pub(crate) fn link(&self, flow: &Flow) -> Link {
+        let is_stream = self.listener(flow.listener).is_some_and(|(_, listener)| listener.transport.is_stream());
+        if is_stream || flow.connection.is_some() { Link::Stream } else { Link::Datagram }
+    }
+
     /// Backends that are cut now and were not before.
     pub(crate) fn newly_cut(&self, before: &Running) -> Vec<BackendId> {
         let cut = |running: &Running| -> Vec<BackendId> {
@@ -137,19 +204,25 @@ impl RunningFarm {
             .iter()
             .map(|backend| {
                 let entry = known.entry(backend.id).or_insert_with(|| KnownBackend {
-                    address: backend.address,
+                    reach: Reach::of(backend),
                     name: backend.name.clone(),
                     state: Arc::new(BackendState::new(backend.id, now)),
                     retired: None,
                 });
                 entry.retired = None;
+                entry.reach = Reach::of(backend);
                 let ping = ping_of(farm, backend);
                 entry.state.configure(backend, &ping);
                 Arc::clone(&entry.state)
             })
             .collect();
         let pools = farm.services.iter().map(|service| Pool::new(farm, service, &states, seed, now)).collect();
-        let by_address = farm.backends.iter().enumerate().map(|(index, backend)| (backend.address, index)).collect();
+        let mut by_address = HashMap::default();
+        let mut by_host: HashMap<IpAddr, Option<usize>> = HashMap::default();
+        for (index, backend) in farm.backends.iter().enumerate() {
+            by_address.extend(Reach::of(backend).addresses().map(|address| (address, index)));
+            by_host.entry(backend.address.ip()).and_modify(|known| *known = None).or_insert(Some(index));
+        }
         let with_sources = farm
             .backends
             .iter()
@@ -158,14 +231,20 @@ impl RunningFarm {
             .map(|(index, _)| index)
             .collect();
         let written = farm.listeners.iter().map(Written::new).collect();
-        Self { states, pools, by_address, with_sources, written }
+        Self { states, pools, by_address, by_host, with_sources, written }
     }
 
-    /// The backend whose requests come from this address: exactly its own, or within one of its `sources`, the most precise
-    /// network first, if that names one backend only.
-    pub(crate) fn backend_at(&self, farm: &Farm, source: SocketAddr) -> Option<usize> {
-        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+    /// The backend whose messages come by this flow: from exactly its own address, or from within one of its `sources`, the most
+    /// precise network first, if that names one backend only. The port of a connection that it opened says nothing: there its host
+    /// alone will do, where it has that for itself.
+    pub(crate) fn backend_at(&self, farm: &Farm, flow: &Flow) -> Option<usize> {
+        let source = SocketAddr::new(flow.remote.ip().to_canonical(), flow.remote.port());
         if let Some(&index) = self.by_address.get(&source) {
+            return Some(index);
+        }
+        if flow.connection.is_some()
+            && let Some(index) = self.by_host.get(&source.ip()).copied().flatten()
+        {
             return Some(index);
         }
         let mut best: Option<(u8, usize)> = None;
@@ -198,22 +277,62 @@ pub(crate) fn ping_of(farm: &Farm, backend: &Backend) -> crate::settings::Ping {
 }
 
 /// An address of ours as it is written in Via, Record-Route, Path and Contact.
-pub(crate) type WrittenAddress = AddressText;
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct WrittenAddress {
+    transport: Transport,
+    /// Always with a port.
+    host: AddressText,
+}
+
+impl WrittenAddress {
+    pub(crate) fn new(transport: Transport, host: AddressText) -> Self {
+        Self { transport, host }
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Host and port.
+    pub(crate) fn host(&self) -> &[u8] {
+        &self.host
+    }
+
+    /// What a Via begins with, up to its parameters.
+    pub(crate) fn write_via(&self, text: &mut Vec<u8>) {
+        text.extend_from_slice(b"SIP/2.0/");
+        text.extend_from_slice(self.transport.via().as_bytes());
+        text.push(b' ');
+        text.extend_from_slice(&self.host);
+    }
+
+    /// Host and port of a SIP URI and its transport, which UDP takes for granted. A URI says `tls` where RFC 3261 §26.2.2 would rather
+    /// have `sips`: every phone understands it. WebSocket has one name there, whether or not TLS is below it (RFC 7118 §5.2.4).
+    pub(crate) fn write_uri(&self, text: &mut Vec<u8>) {
+        text.extend_from_slice(&self.host);
+        text.extend_from_slice(match self.transport {
+            Transport::Udp => b"",
+            Transport::Tcp => b";transport=tcp",
+            Transport::Tls => b";transport=tls",
+            Transport::Ws | Transport::Wss => b";transport=ws",
+        });
+    }
+}
 
 /// What is written for one listener, as far as that does not depend on where a message came in: every message needs it.
 #[derive(Debug)]
 struct Written {
     listener: ListenerId,
-    advertised: Option<WrittenAddress>,
+    advertised: Option<AddressText>,
     /// `None` for a wildcard.
-    bound: Option<WrittenAddress>,
+    bound: Option<AddressText>,
     outside: bool,
 }
 
 impl Written {
     fn new(listener: &Listener) -> Self {
         let advertised = listener.advertise.as_ref().map(|advertise| {
-            let mut text = WrittenAddress::from_slice(advertise.host.as_bytes());
+            let mut text = AddressText::from_slice(advertise.host.as_bytes());
             text.push(b':');
             text.extend_from_slice(&Decimal::new(u64::from(advertise.port)));
             text
@@ -222,7 +341,7 @@ impl Written {
         Self { listener: listener.id, advertised, bound, outside: listener.outside }
     }
 
-    fn on_side(&self, inside: bool) -> Option<&WrittenAddress> {
+    fn on_side(&self, inside: bool) -> Option<&AddressText> {
         let advertised = self.advertised.as_ref().filter(|_| !inside || !self.outside);
         advertised.or(self.bound.as_ref())
     }
@@ -233,25 +352,27 @@ impl FarmView<'_> {
     /// is for clients and trunks: backends (`inside`) are on our side of the NAT.
     pub(crate) fn written(&self, listener: &Listener, local: IpAddr, inside: bool) -> WrittenAddress {
         let written = self.running.written.iter().find(|written| written.listener == listener.id);
-        match written.and_then(|written| written.on_side(inside)) {
+        let host = match written.and_then(|written| written.on_side(inside)) {
             Some(text) => text.clone(),
             None => socket_text(SocketAddr::new(local, listener.bind.port())),
-        }
+        };
+        WrittenAddress::new(listener.transport, host)
     }
 
     /// The listener that requests to `remote` leave by, on the side asked for.
-    pub(crate) fn listener_towards(&self, inside: bool, remote: SocketAddr) -> Option<&Listener> {
+    fn listener_towards(&self, inside: bool, transport: Transport, remote: SocketAddr) -> Option<&Listener> {
         self.settings.listeners.iter().find(|listener| {
             let side = if inside { listener.inside } else { listener.outside };
             let any = listener.bind.ip().is_unspecified();
-            side && (listener.bind.is_ipv4() == remote.is_ipv4() || (any && listener.bind.is_ipv6()))
+            side && listener.transport == transport
+                && (listener.bind.is_ipv4() == remote.is_ipv4() || (any && listener.bind.is_ipv6()))
         })
     }
 
     /// The flow by which `remote` is reached from the side asked for.
-    pub(crate) fn flow_towards(&self, inside: bool, remote: SocketAddr) -> Option<Flow> {
-        let listener = self.listener_towards(inside, remote)?;
-        Some(Flow { listener: listener.id, local: listener.bind.ip(), remote })
+    pub(crate) fn flow_towards(&self, inside: bool, (transport, remote): (Transport, SocketAddr)) -> Option<Flow> {
+        let listener = self.listener_towards(inside, transport, remote)?;
+        Some(Flow { listener: listener.id, local: listener.bind.ip(), remote, connection: ConnectionId::NONE })
     }
 
     /// Does this URI name us: a listener's address, what it advertises, or one of the farm's domains?
@@ -279,7 +400,7 @@ impl FarmView<'_> {
         let Host::Ip(host) = uri.host else {
             return false;
         };
-        let port = uri.port.unwrap_or(5060);
+        let port = uri.port.unwrap_or_else(|| default_port(uri));
         self.settings.listeners.iter().any(|listener| {
             let advertised = listener.advertise.as_ref().is_some_and(|advertise| {
                 advertise.port == port && sip::uri::host(advertise.host.as_bytes()) == Host::Ip(host)
@@ -306,6 +427,12 @@ impl FarmView<'_> {
             }
         }
     }
+}
+
+/// RFC 3261 §19.1.2.
+fn default_port(uri: &Uri<'_>) -> u16 {
+    let secured = uri.scheme == Scheme::Sips || uri.transport().is_some_and(|name| name.eq_ignore_ascii_case(b"tls"));
+    if secured { 5061 } else { 5060 }
 }
 
 #[cfg(test)]
@@ -417,7 +544,13 @@ mod tests {
             ("10.2.5.1:7000", Some(4)),
             ("172.16.0.1:5060", None),
         ] {
-            assert_eq!(running.farms[0].backend_at(&farm, address(source)), expected, "{source}");
+            let flow = Flow {
+                listener: ListenerId(1),
+                local: IpAddr::from([0; 4]),
+                remote: address(source),
+                connection: ConnectionId::NONE,
+            };
+            assert_eq!(running.farms[0].backend_at(&farm, &flow), expected, "{source}");
         }
     }
 
@@ -453,7 +586,7 @@ mod tests {
         for (listener, expected) in view.settings.listeners.iter().zip(expected) {
             let written = [false, true].map(|inside| {
                 let text = view.written(listener, IpAddr::from([203, 0, 113, 9]), inside);
-                String::from_utf8_lossy(&text).into_owned()
+                String::from_utf8_lossy(text.host()).into_owned()
             });
             assert_eq!(written, expected);
         }
@@ -469,7 +602,7 @@ mod tests {
             ("[::]:5060", [true, true]),
         ] {
             let running = running(vec![farm(vec![listener(1, bind, None, [true, true])], Vec::new())]);
-            let reaches = |remote: SocketAddr| running.farm(0).listener_towards(false, remote).is_some();
+            let reaches = |remote: SocketAddr| running.farm(0).flow_towards(false, (Transport::Udp, remote)).is_some();
             assert_eq!([v4, v6].map(reaches), reached, "{bind}");
         }
         let sides =
@@ -479,9 +612,10 @@ mod tests {
             listener: ListenerId(id),
             local: IpAddr::from(local),
             remote: v4,
+            connection: ConnectionId::NONE,
         });
-        let flows =
-            [(false, v4), (true, v4), (false, v6)].map(|(side, remote)| running.farm(0).flow_towards(side, remote));
+        let flows = [(false, v4), (true, v4), (false, v6)]
+            .map(|(side, remote)| running.farm(0).flow_towards(side, (Transport::Udp, remote)));
         assert_eq!(flows, [Some(outside), Some(inside), None]);
     }
 

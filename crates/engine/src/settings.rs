@@ -38,6 +38,18 @@ pub struct Limits {
     pub errors_per_source: u32,
     /// Source addresses whose error answers are counted at a time.
     pub error_sources: usize,
+    /// Stream connections of the unit, accepted and opened ones; beyond it a new one is closed again.
+    pub connections: usize,
+    /// Accepted connections of one source address.
+    pub connections_per_source: usize,
+    /// A connection over which nothing came for so long is closed; any octets count, keep-alives too.
+    pub connection_idle: Duration,
+    /// From the first octet of a message to its last.
+    pub partial_message: Duration,
+    /// For TLS and the WebSocket upgrade together, and for a connection that we open until it is up.
+    pub handshake: Duration,
+    /// Octets that wait on one connection for a peer that does not read; a message beyond is not sent.
+    pub connection_queue: usize,
 }
 
 /// A virtual service with profile `sip`.
@@ -58,6 +70,13 @@ pub struct Farm {
     pub origin_header: Option<String>,
     /// Name of the header that tells a backend the client's address; stripped on arrival.
     pub source_header: Option<String>,
+    /// Files for the tls and wss listeners, chosen by the name that the client asks for (RFC 6066 §3); paths as written. Not empty
+    /// where there is such a listener.
+    pub certificates: Vec<String>,
+    /// File of the authorities whose certificates clients must show, as written. `None`: they are not asked for any.
+    pub client_ca: Option<String>,
+    /// Web pages that may open ws and wss, as browsers write them (RFC 6454 §6.1), lower case. Empty: all.
+    pub origins: Vec<String>,
     pub max_call_time: Duration,
     pub trunks: Vec<Trunk>,
     /// In file order; the first whose rule matches serves.
@@ -83,23 +102,73 @@ pub enum Symmetric {
     Never,
 }
 
+/// How SIP is carried to a peer (RFC 3261 §18, RFC 7118).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Transport {
     Udp,
+    Tcp,
+    Tls,
+    /// WebSocket over TCP.
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
 }
 
 impl Transport {
-    /// As written in a Via (RFC 3261 §20.42).
+    /// Over connections, which keep order and are closed; otherwise in datagrams.
+    pub fn is_stream(self) -> bool {
+        self != Self::Udp
+    }
+
+    /// Over TLS.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
+    }
+
+    /// In WebSocket messages, which have bounds of their own (RFC 7118 §5).
+    pub fn is_web_socket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+
+    /// As written in a Via (RFC 3261 §20.42, RFC 7118 §5.2).
     pub fn via(self) -> &'static str {
         match self {
             Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
         }
     }
 
-    /// As written in the configuration and in a `transport` parameter.
+    /// As written in the configuration. A `transport` parameter says the same, but for wss, which is `ws` there.
     pub fn name(self) -> &'static str {
         match self {
             Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// Where a peer listens that names no port (RFC 3261 §19.1.2, RFC 6455 §3).
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
+            Self::Ws => 80,
+            Self::Wss => 443,
+        }
+    }
+
+    /// What a client's message is carried on over where the backend takes "same as the client's": a backend is never reached over
+    /// WebSocket.
+    pub fn towards_backends(self) -> Self {
+        match self {
+            Self::Ws => Self::Tcp,
+            Self::Wss => Self::Tls,
+            other => other,
         }
     }
 }
@@ -231,8 +300,14 @@ pub enum Egress {
 pub struct Backend {
     pub id: BackendId,
     pub name: String,
+    /// With its port over `transport`; where that is `None`, over UDP.
     pub address: SocketAddr,
-    pub transport: Transport,
+    /// Udp, Tcp or Tls. `None`: the client's, as [`Transport::towards_backends`] has it.
+    pub transport: Option<Transport>,
+    /// Over streams where `transport` is `None`; otherwise they say nothing.
+    pub ports: Ports,
+    /// How its certificate is checked where it is reached over TLS.
+    pub verify: Verify,
     /// Requests from here are this backend's; empty: exactly its address and port.
     pub sources: Vec<IpNet>,
     pub weight: u32,
@@ -244,6 +319,26 @@ pub struct Backend {
     pub max_rate: u32,
     pub slow_start: Duration,
     pub maintenance: Maintenance,
+}
+
+/// Where a backend that takes any transport listens for streams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ports {
+    pub tcp: u16,
+    pub tls: u16,
+}
+
+/// How a backend's certificate is checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verify {
+    /// By the authorities that the system trusts.
+    System,
+    /// By the authorities in this file; the path as written.
+    File(String),
+    /// The certificate has this SHA-256 fingerprint.
+    Pinned([u8; 32]),
+    /// Not at all.
+    Off,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -267,6 +362,12 @@ impl Default for Limits {
             shard_inbox: 1_024,
             errors_per_source: 20,
             error_sources: 65_536,
+            connections: 100_000,
+            connections_per_source: 2_000,
+            connection_idle: Duration::from_secs(15 * 60),
+            partial_message: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            connection_queue: 1_048_576,
         }
     }
 }
@@ -292,8 +393,26 @@ impl Default for Ping {
 mod tests {
     use super::*;
 
+    const ALL: [Transport; 5] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
+
     #[test]
     fn a_transport_is_spelled_as_its_reader_expects() {
-        assert_eq!((Transport::Udp.via(), Transport::Udp.name()), ("UDP", "udp"));
+        assert_eq!(ALL.map(Transport::via), ["UDP", "TCP", "TLS", "WS", "WSS"]);
+        assert_eq!(ALL.map(Transport::name), ["udp", "tcp", "tls", "ws", "wss"]);
+        assert_eq!(ALL.map(Transport::default_port), [5060, 5060, 5061, 80, 443]);
+    }
+
+    #[test]
+    fn a_transport_knows_what_it_is_made_of() {
+        assert_eq!(ALL.map(Transport::is_stream), [false, true, true, true, true]);
+        assert_eq!(ALL.map(Transport::is_secure), [false, false, true, false, true]);
+        assert_eq!(ALL.map(Transport::is_web_socket), [false, false, false, true, true]);
+    }
+
+    #[test]
+    fn no_backend_is_reached_over_web_socket_and_none_loses_its_tls() {
+        let towards = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Tcp, Transport::Tls];
+        assert_eq!(ALL.map(Transport::towards_backends), towards);
+        assert!(ALL.iter().all(|transport| transport.is_secure() == transport.towards_backends().is_secure()));
     }
 }

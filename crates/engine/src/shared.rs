@@ -172,6 +172,7 @@ mod tests {
                 listener: ListenerId(1),
                 local: IpAddr::from([192, 0, 2, 1]),
                 remote: SocketAddr::from(([192, 0, 2, 9], 5060)),
+                connection: crate::io::ConnectionId::NONE,
             },
             binding: 0,
             since: at(10),

@@ -130,7 +130,7 @@ fn retired_of(known: &KnownBackend) -> BackendSnapshot {
     let state = &known.state;
     BackendSnapshot {
         name: known.name.clone(),
-        address: known.address.to_string(),
+        address: known.reach.address().to_string(),
         state: "retired",
         weight: 0,
         priority: 0,

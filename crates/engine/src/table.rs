@@ -125,7 +125,12 @@ mod tests {
 
     fn flow() -> Flow {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Flow { listener: ListenerId(1), local, remote: SocketAddr::new(local, 5060) }
+        Flow {
+            listener: ListenerId(1),
+            local,
+            remote: SocketAddr::new(local, 5060),
+            connection: crate::io::ConnectionId::NONE,
+        }
     }
 
     fn context() -> Box<Context> {

@@ -3,15 +3,15 @@
 //! ```text
 //! Via branch    "z9hG4bKtdm" base64url( head key-id shard:2 index:4 attempt sequence:4 epoch:4 loop:4 FLOW mac:8 )
 //! Route user    "tdm"        base64url( head key-id backend:4 binding:8 from-tag:2 epoch:4            FLOW mac:8 )
-//! FLOW          listener:4 address:4|16 port:2
-//! head          bits 7-5 format version (1), bit 4 IPv6, bits 3-0 flags
+//! FLOW          listener:4 address:4|16 port:2, or of a stream: listener:4 address:4|16 connection:3
+//! head          bits 7-5 format version (1), bit 4 IPv6, bit 3 stream, bits 2-0 flags
 //! ```
 //! Numbers are big-endian. The MAC is SipHash-2-4 under the unit's secret over everything before it and the Call-ID: a token
-//! taken from one call is worthless in another. A branch has at most 62 characters over IPv4 and 78 over IPv6, a Route user 54
-//! and 70.
+//! taken from one call is worthless in another. A connection counts only in the process that the epoch names. A branch has at most 64
+//! characters over IPv4 and 80 over IPv6, a Route user 55 and 71.
 
 use crate::id::{BackendId, ListenerId};
-use crate::io::Flow;
+use crate::io::{ConnectionId, Flow};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use siphasher::sip::{SipHasher13, SipHasher24};
@@ -101,6 +101,7 @@ const BRANCH_PREFIX: &[u8] = b"z9hG4bKtdm";
 const ROUTE_PREFIX: &[u8] = b"tdm";
 const VERSION: u8 = 1 << 5;
 const IPV6: u8 = 1 << 4;
+const STREAM: u8 = 1 << 3;
 const STATELESS: u8 = 1;
 const OWN: u8 = 2;
 const PAIRED: u8 = 1;
@@ -137,7 +138,9 @@ impl Secrets {
     pub fn read_branch(&self, text: &[u8], call_id: &[u8]) -> Option<Branch> {
         let raw = decode(text.strip_prefix(BRANCH_PREFIX)?)?;
         self.verify(raw.written(), call_id)?;
-        branch_fields(raw.written())
+        let mut branch = branch_fields(raw.written())?;
+        branch.upstream.connection = self.connection_now(branch.upstream.connection, branch.epoch);
+        Some(branch)
     }
 
     /// Reads a Via's branch parameter without the Call-ID that would prove it: whoever asks must prove it otherwise.
@@ -163,7 +166,14 @@ impl Secrets {
         let raw = raw.written();
         let path = raw.first()? & PATH != 0;
         self.verify(raw, if path { b"" } else { call_id })?;
-        route_fields(raw)
+        let mut route = route_fields(raw)?;
+        route.peer.connection = self.connection_now(route.peer.connection, route.epoch);
+        Some(route)
+    }
+
+    /// The connection that a token of this epoch names: those of other processes are gone, whatever has their number now.
+    fn connection_now(&self, connection: ConnectionId, epoch: u32) -> ConnectionId {
+        if connection.is_some() && epoch != self.epoch { ConnectionId::GONE } else { connection }
     }
 
     /// The id under which backends know a phone's contact: a pure function of the AOR and what identifies the phone.
@@ -181,7 +191,7 @@ impl Secrets {
     }
 
     fn open_token(&self, flags: u8, flow: &Flow) -> Raw {
-        let family = if flow.remote.is_ipv6() { IPV6 } else { 0 };
+        let family = if flow.remote.is_ipv6() { IPV6 } else { 0 } | if flow.connection.is_some() { STREAM } else { 0 };
         let mut raw = Raw { octets: [0; RAW_MOST], length: 0 };
         raw.put([VERSION | family | flags, self.key_id]);
         raw
@@ -193,7 +203,12 @@ impl Secrets {
             IpAddr::V4(address) => raw.put(address.octets()),
             IpAddr::V6(address) => raw.put(address.octets()),
         }
-        raw.put(flow.remote.port().to_be_bytes());
+        if flow.connection.is_some() {
+            let [_, number @ ..] = flow.connection.0.to_be_bytes();
+            raw.put(number);
+        } else {
+            raw.put(flow.remote.port().to_be_bytes());
+        }
         let mac = mac(&self.key, raw.written(), call_id);
         raw.put(mac.to_be_bytes());
         let mut text = [0_u8; TEXT_MOST];
@@ -270,7 +285,7 @@ fn branch_fields(raw: &[u8]) -> Option<Branch> {
         sequence: u32::from_be_bytes(reader.take()?),
         epoch: u32::from_be_bytes(reader.take()?),
         loop_hash: u32::from_be_bytes(reader.take()?),
-        upstream: reader.flow(head & IPV6 != 0)?,
+        upstream: reader.flow(head)?,
     })
 }
 
@@ -285,7 +300,7 @@ fn route_fields(raw: &[u8]) -> Option<Route> {
         binding: u64::from_be_bytes(reader.take()?),
         from_tag: u16::from_be_bytes(reader.take()?),
         epoch: u32::from_be_bytes(reader.take()?),
-        peer: reader.flow(head & IPV6 != 0)?,
+        peer: reader.flow(head)?,
     })
 }
 
@@ -298,18 +313,24 @@ impl Reader<'_> {
         Some(*taken)
     }
 
-    /// The listener's own address is not carried: the listener is bound to it, or is a wildcard and the kernel chooses.
-    fn flow(&mut self, ipv6: bool) -> Option<Flow> {
+    /// The listener's own address is not carried: the listener is bound to it, or is a wildcard and the kernel chooses. Neither is the
+    /// peer's port of a connection, which says nothing.
+    fn flow(&mut self, head: u8) -> Option<Flow> {
         let listener = ListenerId(u32::from_be_bytes(self.take()?));
-        let (address, local) = if ipv6 {
+        let (address, local) = if head & IPV6 != 0 {
             let octets: [u8; 16] = self.take()?;
             (IpAddr::from(octets), IpAddr::V6(Ipv6Addr::UNSPECIFIED))
         } else {
             let octets: [u8; 4] = self.take()?;
             (IpAddr::from(octets), IpAddr::V4(Ipv4Addr::UNSPECIFIED))
         };
-        let port = u16::from_be_bytes(self.take()?);
-        Some(Flow { listener, local, remote: SocketAddr::new(address, port) })
+        let (port, connection) = if head & STREAM != 0 {
+            let [high, middle, low] = self.take()?;
+            (0, ConnectionId(u32::from_be_bytes([0, high, middle, low])))
+        } else {
+            (u16::from_be_bytes(self.take()?), ConnectionId::NONE)
+        };
+        Some(Flow { listener, local, remote: SocketAddr::new(address, port), connection })
     }
 }
 
@@ -327,7 +348,7 @@ mod tests {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        Flow { listener: ListenerId(0xdead_beef), local, remote }
+        Flow { listener: ListenerId(0xdead_beef), local, remote, connection: ConnectionId::NONE }
     }
 
     fn branch(remote: &str) -> Branch {

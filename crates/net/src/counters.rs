@@ -1,5 +1,6 @@
 //! What the workers count.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,13 +13,46 @@ pub struct NetCounters {
     pub sent: u64,
     /// Datagrams that the kernel dropped before we read them, most often because a receive buffer was full.
     pub kernel_drops: u64,
-    /// Datagrams dropped because their shard was busy and its inbox full.
+    /// Datagrams and messages of streams dropped because their shard was busy and its inbox full.
     pub inbox_overflow: u64,
     /// Datagrams that could not be sent.
     pub send_errors: u64,
     /// Time since the start: the share of a worker is its `busy` by this.
     pub elapsed: Duration,
     pub workers: Vec<WorkerCounters>,
+    pub streams: StreamCounters,
+}
+
+/// Streams: totals since the start, but for the connections.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct StreamCounters {
+    /// Connections that there are now, accepted and opened ones, up and not yet up.
+    pub connections: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that we began to open.
+    pub opened: u64,
+    /// Messages received.
+    pub received: u64,
+    /// Messages that a connection took to send them.
+    pub sent: u64,
+    /// Messages that did not leave: the connection was gone or could not be opened, or it took them and ended first.
+    pub not_sent: u64,
+    /// How many of these because too much waited already for a peer that does not read.
+    pub queue_full: u64,
+    /// How often the kernel had no descriptor or memory for one more connection.
+    pub accept_failures: u64,
+    /// Why connections ended or never came to be, each reason by its label.
+    pub ended: Vec<(&'static str, u64)>,
+    /// The last one that ended for what its peer sent.
+    pub last_fault: Option<StreamFault>,
+}
+
+/// What was wrong with what a peer sent, for whoever looks for the cause.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StreamFault {
+    pub remote: SocketAddr,
+    pub text: String,
 }
 
 /// One worker's part.
@@ -55,6 +89,10 @@ pub(crate) struct Tallies {
     pub(crate) inbox_overflow: Tally,
     pub(crate) send_errors: Tally,
     pub(crate) busy_micros: Tally,
+    /// Messages of streams.
+    pub(crate) stream_received: Tally,
+    pub(crate) stream_sent: Tally,
+    pub(crate) stream_not_sent: Tally,
 }
 
 impl Tallies {

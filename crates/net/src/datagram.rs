@@ -1,4 +1,4 @@
-//! Batches of datagrams on Linux, and the few system calls around them that the standard library does not offer.
+//! Batches of datagrams on Linux, and the few system calls around sockets that the standard library does not offer.
 //!
 //! - [`Receiver`]: recvmmsg with the local address of each datagram;
 //! - [`Sender`]: sendmmsg with a source address for each datagram, going on after one that fails;
@@ -20,7 +20,7 @@ mod send;
 
 pub use option::kernel_drops;
 pub(crate) use option::{monotonic_micros, set_option};
-pub use poll::{Poll, Ready, Wake};
+pub use poll::{Interest, Poll, Ready, Wake};
 pub use receive::{Datagram, RECEIVE_BATCH, Receiver};
 pub use returned::{ErrorQueue, Returned};
 pub use send::{Outgoing, SEND_BATCH, Sender};

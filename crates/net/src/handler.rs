@@ -1,10 +1,10 @@
-//! What a worker does with datagrams and deadlines between two system calls: to the shard, and out of it into the send lists.
+//! What a worker does with datagrams, messages and deadlines between two system calls: to the shard, and out of it into the send lists.
 
 use crate::clock::Clock;
+use crate::data_plane::{Turn, Unit};
 use crate::datagram::{Datagram, ErrorQueue, Outgoing, Sender};
 use crate::shards::{NEVER, Work};
-use crate::table::Table;
-use crate::udp::{Turn, Unit};
+use crate::table::{Bound, Sockets, Table};
 use engine::{Event, Flow, Input, Output, Packet};
 use sip::Instant;
 use std::io;
@@ -23,7 +23,7 @@ pub(crate) struct Handler {
     batch: u64,
     outbox: Outbox,
     sender: Sender,
-    /// Datagrams that could not be sent and whose shards are to be told.
+    /// What could not be sent, and whose shards are to be told.
     failed: Vec<Queued>,
 }
 
@@ -33,11 +33,11 @@ struct Outbox {
     /// One list per listener, in the table's order.
     queues: Vec<Vec<Queued>>,
     events: Vec<Event>,
-    /// Datagrams for a listener that is closed.
+    /// Messages for a listener that is closed.
     homeless: u64,
 }
 
-/// A datagram to be sent, and the shard to be told if that fails.
+/// A message to be sent, and the shard to be told if that fails.
 #[derive(Clone)]
 struct Queued {
     shard: usize,
@@ -70,16 +70,48 @@ impl Handler {
         self.batch = self.batch.wrapping_add(self.unit.seats.len() as u64);
     }
 
+    /// The moment of the current batch.
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
     /// A datagram that arrived at the listener at `position` of the table.
     pub(crate) fn datagram(&mut self, position: usize, datagram: &Datagram<'_>) {
         let bound = self.outbox.table.bound(position);
         let local = datagram.local.unwrap_or(bound.bind.ip());
-        let flow = Flow { listener: bound.id, local, remote: datagram.remote };
+        let flow = Flow::of_datagram(bound.id, local, datagram.remote);
         if let Some(tap) = &self.unit.tap {
             tap.packet(bound.local(local), datagram.remote, false, datagram.bytes);
         }
         let shard = engine::route(datagram.bytes, self.unit.shards.len());
         self.deliver(shard, Input::Datagram { flow, bytes: datagram.bytes });
+    }
+
+    /// What a connection brought: a whole message, or one of ours that it did not deliver.
+    pub(crate) fn heard(&mut self, input: Input<'_>) {
+        match input {
+            Input::Datagram { flow, bytes } => self.message(flow, bytes),
+            Input::Undelivered { flow, returned } => self.undelivered(flow, returned),
+        }
+    }
+
+    /// A whole message that came over a connection.
+    fn message(&mut self, flow: Flow, bytes: &[u8]) {
+        if let Some(tap) = &self.unit.tap
+            && let Some(position) = self.outbox.table.position(flow.listener)
+        {
+            tap.packet(self.outbox.table.bound(position).local(flow.local), flow.remote, false, bytes);
+        }
+        self.unit.seats[self.index].tallies.stream_received.add(1);
+        let shard = engine::route(bytes, self.unit.shards.len());
+        self.deliver(shard, Input::Datagram { flow, bytes });
+    }
+
+    /// A message of ours that waited for a connection which ended first.
+    fn undelivered(&mut self, flow: Flow, returned: &[u8]) {
+        self.unit.seats[self.index].tallies.stream_not_sent.add(1);
+        let shard = engine::route_returned(returned, self.unit.shards.len());
+        self.deliver(shard, Input::Undelivered { flow, returned });
     }
 
     /// Tells the shards what the network returned to `socket` of the listener at `position`.
@@ -92,7 +124,7 @@ impl Handler {
                 // Nothing in it shows whose it was.
                 continue;
             }
-            let flow = Flow { listener, local, remote: returned.remote };
+            let flow = Flow::of_datagram(listener, local, returned.remote);
             let shard = engine::route_returned(returned.bytes, self.unit.shards.len());
             self.deliver(shard, Input::Undelivered { flow, returned: returned.bytes });
         }
@@ -155,7 +187,7 @@ impl Handler {
     }
 
     fn flush(&mut self) {
-        let Self { unit, index, outbox, sender, failed, .. } = self;
+        let Self { unit, index, now, outbox, sender, failed, .. } = self;
         let tallies = &unit.seats[*index].tallies;
         tallies.send_errors.add(std::mem::take(&mut outbox.homeless));
         for (position, queue) in outbox.queues.iter_mut().enumerate() {
@@ -169,22 +201,23 @@ impl Handler {
                     tap.packet(bound.local(queued.flow.local), queued.flow.remote, true, &queued.packet);
                 }
             }
-            let outgoing = queue.iter().map(|queued| Outgoing {
-                local: bound.source(queued.flow.local),
-                remote: queued.flow.remote,
-                bytes: &queued.packet,
-            });
-            let mut errors = 0;
-            let sent = sender.send(&bound.sockets[*index], outgoing, |at, error| {
-                errors += 1;
-                if let Some(queued) = queue.get(at)
-                    && concerns_the_peer(error)
-                {
-                    failed.push(queued.clone());
+            match &bound.sockets {
+                Sockets::Datagrams(sockets) => {
+                    let (sent, errors) = send_datagrams(sender, &sockets[*index], bound, queue, failed);
+                    tallies.sent.add(sent);
+                    tallies.send_errors.add(errors);
                 }
-            });
-            tallies.sent.add(sent as u64);
-            tallies.send_errors.add(errors);
+                Sockets::Streams(at, _) => {
+                    let before = failed.len();
+                    let total = queue.len();
+                    failed.extend(queue.drain(..).filter(|queued| {
+                        unit.connections.send(*index, at, &queued.flow, &queued.packet, *now).is_err()
+                    }));
+                    let errors = failed.len() - before;
+                    tallies.stream_sent.add((total - errors) as u64);
+                    tallies.stream_not_sent.add(errors as u64);
+                }
+            }
             queue.clear();
         }
     }
@@ -205,6 +238,31 @@ impl Outbox {
             Output::Event(event) => self.events.push(event),
         }
     }
+}
+
+/// Sends what is queued for a listener of datagrams; returns how many left and how many did not.
+fn send_datagrams(
+    sender: &mut Sender,
+    socket: &UdpSocket,
+    bound: &Bound,
+    queue: &[Queued],
+    failed: &mut Vec<Queued>,
+) -> (u64, u64) {
+    let outgoing = queue.iter().map(|queued| Outgoing {
+        local: bound.source(queued.flow.local),
+        remote: queued.flow.remote,
+        bytes: &queued.packet,
+    });
+    let mut errors = 0;
+    let sent = sender.send(socket, outgoing, |at, error| {
+        errors += 1;
+        if let Some(queued) = queue.get(at)
+            && concerns_the_peer(error)
+        {
+            failed.push(queued.clone());
+        }
+    });
+    (sent as u64, errors)
 }
 
 /// One step of a held shard, drained at once.

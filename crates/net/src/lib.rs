@@ -1,8 +1,8 @@
 //! The sockets and the clock of tandem: everything between the kernel and the pure engine.
 //!
-//! [`Udp`] runs the data plane: one thread per worker, each with its own socket per listener, feeding the engine's shards and
-//! sending what they ask for. [`datagram`] holds the batches of datagrams it is built from, for whoever else sends and receives
-//! many of them (the relay and the load generator do). It is the only module with unsafe code.
+//! [`DataPlane`] runs it: one thread per worker, each with its own socket per listener and its own connections, feeding the engine's
+//! shards and sending what they ask for. [`datagram`] holds the batches of datagrams it is built from, for whoever else sends and
+//! receives many of them (the relay and the load generator do). It is the only module with unsafe code.
 #![deny(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
@@ -11,15 +11,17 @@
 
 mod clock;
 mod counters;
+mod data_plane;
 pub mod datagram;
 mod handler;
 mod shards;
 pub mod socket;
+mod stream;
 mod table;
-mod udp;
 mod worker;
 
 pub use clock::Clock;
-pub use counters::{NetCounters, WorkerCounters};
+pub use counters::{NetCounters, StreamCounters, StreamFault, WorkerCounters};
+pub use data_plane::{DataPlane, Tap};
 pub use socket::{NetError, Warning};
-pub use udp::{Tap, Udp};
+pub use stream::CertificateStatus;

@@ -186,11 +186,8 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     fn flow() -> Flow {
-        Flow {
-            listener: ListenerId(1),
-            local: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            remote: SocketAddr::from(([127, 0, 0, 1], 5060)),
-        }
+        let remote = SocketAddr::from(([127, 0, 0, 1], 5060));
+        Flow::of_datagram(ListenerId(1), IpAddr::V4(Ipv4Addr::LOCALHOST), remote)
     }
 
     fn datagram(bytes: &[u8]) -> Input<'_> {

@@ -1,24 +1,28 @@
-//! Opening UDP sockets, and what may go wrong with it.
+//! Opening sockets, and what may go wrong with it.
 
 use crate::datagram::set_option;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use std::error::Error;
 use std::ffi::c_int;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-/// Why the sockets of a configuration cannot be had. The text says what to do where that is known.
+/// Why the sockets of a configuration cannot be had. The text says what to do where that is known. `transport`: "udp" or "tcp".
 #[derive(Debug)]
 pub enum NetError {
     /// Another program has the address and port.
-    AddressInUse { address: SocketAddr },
+    AddressInUse { transport: &'static str, address: SocketAddr },
     /// No interface has the address.
-    AddressUnavailable { address: SocketAddr },
+    AddressUnavailable { transport: &'static str, address: SocketAddr },
     /// The port is reserved for privileged programs.
-    PermissionDenied { address: SocketAddr },
+    PermissionDenied { transport: &'static str, address: SocketAddr },
     /// The system refused the socket for another reason.
-    Socket { address: SocketAddr, error: io::Error },
+    Socket { transport: &'static str, address: SocketAddr, error: io::Error },
+    /// A file with certificates or keys is not there, or is wrong: the text names it.
+    Certificates { error: Box<dyn Error + Send + Sync> },
     /// The system refused what a worker needs to wait for its sockets.
     Poll { error: io::Error },
     /// The system refused a thread.
@@ -30,14 +34,16 @@ pub enum NetError {
 pub enum Warning {
     /// The receive buffer of a listener is smaller than wanted (octets), so that bursts may be lost.
     ReceiveBuffer { address: SocketAddr, granted: usize, wanted: usize },
+    /// A certificate is for somebody else or not for long, or nobody is verified: the text says which and what to do.
+    Certificates { text: String },
 }
 
 /// Opens a UDP socket at `bind` as every worker uses it: non-blocking, sharing its address with the siblings that are opened alike,
 /// fragmenting what does not fit, with a large receive buffer, errors of the network reported, and with the arrival address of each
 /// datagram told where `bind` is a wildcard.
 pub fn open(bind: SocketAddr) -> Result<(UdpSocket, Option<Warning>), NetError> {
-    let socket = configured(bind, true).map_err(|error| refusal(bind, error))?;
-    socket.bind(&bind.into()).map_err(|error| refusal(bind, error))?;
+    let socket = configured(bind, true).map_err(|error| refusal(UDP, bind, error))?;
+    socket.bind(&bind.into()).map_err(|error| refusal(UDP, bind, error))?;
     let granted = socket.recv_buffer_size().unwrap_or(0) / 2;
     let warning = (granted < RECEIVE_BUFFER_BYTES).then_some(Warning::ReceiveBuffer {
         address: bind,
@@ -50,8 +56,66 @@ pub fn open(bind: SocketAddr) -> Result<(UdpSocket, Option<Warning>), NetError> 
 /// Finds out whether `bind` can be had for us alone. Sockets that share their address would not notice another program of the same
 /// user that shares it too, such as a second start of this one, and half of the calls would be lost in it.
 pub(crate) fn probe(bind: SocketAddr) -> Result<(), NetError> {
-    let socket = configured(bind, false).map_err(|error| refusal(bind, error))?;
-    socket.bind(&bind.into()).map_err(|error| refusal(bind, error))
+    let socket = configured(bind, false).map_err(|error| refusal(UDP, bind, error))?;
+    socket.bind(&bind.into()).map_err(|error| refusal(UDP, bind, error))
+}
+
+/// Opens a listening TCP socket at `bind` as every worker uses it: non-blocking, sharing its address with the siblings that are opened
+/// alike, so that the kernel spreads who connects over them. What it accepts sends at once and notices a peer that is gone.
+pub(crate) fn listen(bind: SocketAddr) -> Result<TcpListener, NetError> {
+    let open = || -> io::Result<Socket> {
+        let socket = for_stream(bind)?;
+        socket.set_reuse_port(true)?;
+        // Accepted sockets inherit both.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
+        socket.bind(&bind.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket)
+    };
+    open().map(TcpListener::from).map_err(|error| refusal(TCP, bind, error))
+}
+
+/// What [`probe`] is for datagrams. Connections of ours from that address, and such as rest after their end, are not in the way.
+pub(crate) fn probe_stream(bind: SocketAddr) -> Result<(), NetError> {
+    for_stream(bind).and_then(|socket| socket.bind(&bind.into())).map_err(|error| refusal(TCP, bind, error))
+}
+
+/// Begins to connect to `remote`, without waiting. `from`: where we listen; the connection has this address and port at our end if the
+/// kernel lets it, and else any port.
+pub(crate) fn connect(from: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+    connect_from(from, remote).or_else(|error| match error.kind() {
+        // The port is another user's or a privileged one, or the pair of addresses rests after its last connection.
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied => {
+            connect_from(SocketAddr::new(from.ip(), 0), remote)
+        }
+        _ => Err(error),
+    })
+}
+
+fn connect_from(from: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = for_stream(from)?;
+    if from.port() != 0 {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    socket.bind(&from.into())?;
+    match socket.connect(&remote.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        Ok(()) | Err(_) => Ok(socket.into()),
+    }
+}
+
+/// A socket that takes an address on which connections of before rest (TIME-WAIT), but none at which somebody listens.
+fn for_stream(bind: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if bind.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
 }
 
 fn configured(bind: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -92,30 +156,38 @@ fn enlarge_buffers(socket: &Socket) {
     }
 }
 
-fn refusal(address: SocketAddr, error: io::Error) -> NetError {
+fn refusal(transport: &'static str, address: SocketAddr, error: io::Error) -> NetError {
     match error.kind() {
-        io::ErrorKind::AddrInUse => NetError::AddressInUse { address },
-        io::ErrorKind::AddrNotAvailable => NetError::AddressUnavailable { address },
-        io::ErrorKind::PermissionDenied => NetError::PermissionDenied { address },
-        _ => NetError::Socket { address, error },
+        io::ErrorKind::AddrInUse => NetError::AddressInUse { transport, address },
+        io::ErrorKind::AddrNotAvailable => NetError::AddressUnavailable { transport, address },
+        io::ErrorKind::PermissionDenied => NetError::PermissionDenied { transport, address },
+        _ => NetError::Socket { transport, address, error },
     }
 }
 
 impl fmt::Display for NetError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddressInUse { address } => {
-                write!(formatter, "address in use: another program holds udp {address}; `ss -ulpn` names it")
+            Self::AddressInUse { transport, address } => {
+                let kind = if *transport == UDP { 'u' } else { 't' };
+                write!(
+                    formatter,
+                    "address in use: another program holds {transport} {address}; `ss -{kind}lpn` names it"
+                )
             }
-            Self::AddressUnavailable { address } => write!(
+            Self::AddressUnavailable { transport, address } => write!(
                 formatter,
-                "cannot listen at udp {address}: no interface of this machine has the address; `ip address` lists those there are"
+                "cannot listen at {transport} {address}: no interface of this machine has the address; `ip address` lists \
+                 those there are"
             ),
-            Self::PermissionDenied { address } => write!(
+            Self::PermissionDenied { transport, address } => write!(
                 formatter,
-                "cannot listen at udp {address}: permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+                "cannot listen at {transport} {address}: permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE"
             ),
-            Self::Socket { address, error } => write!(formatter, "cannot listen at udp {address}: {error}"),
+            Self::Socket { transport, address, error } => {
+                write!(formatter, "cannot listen at {transport} {address}: {error}")
+            }
+            Self::Certificates { error } => write!(formatter, "{error}"),
             Self::Poll { error } => {
                 write!(
                     formatter,
@@ -127,10 +199,12 @@ impl fmt::Display for NetError {
     }
 }
 
-impl std::error::Error for NetError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl Error for NetError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Socket { error, .. } | Self::Poll { error } | Self::Thread { error } => Some(error),
+            // Its text is ours already.
+            Self::Certificates { error } => error.source(),
             Self::AddressInUse { .. } | Self::AddressUnavailable { .. } | Self::PermissionDenied { .. } => None,
         }
     }
@@ -144,6 +218,7 @@ impl fmt::Display for Warning {
                 "the receive buffer of udp {address} holds {granted} octets instead of {wanted}, so that bursts may be lost: \
                  `sysctl -w net.core.rmem_max={wanted}`, or start with CAP_NET_ADMIN"
             ),
+            Self::Certificates { text } => formatter.write_str(text),
         }
     }
 }
@@ -173,6 +248,14 @@ const OPTIONS_V6: FamilyOptions = FamilyOptions {
     arrival_address: libc::IPV6_RECVPKTINFO,
 };
 
+const UDP: &str = "udp";
+const TCP: &str = "tcp";
+
+/// Far sooner than the kernel's two hours, and often enough to keep the binding of a NAT open (RFC 5382 §5).
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(120)).with_interval(Duration::from_secs(30)).with_retries(4);
+/// Peers that the kernel lets in before they are accepted; capped by net.core.somaxconn.
+const BACKLOG: c_int = 4_096;
 /// A second of 10,000 messages of 800 octets.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 const SEND_BUFFER_BYTES: usize = 4 << 20;
@@ -185,12 +268,16 @@ mod tests {
     fn errors_say_the_address_and_what_to_do() {
         let address = SocketAddr::from(([127, 0, 0, 1], 5060));
         assert_eq!(
-            refusal(address, io::Error::from(io::ErrorKind::AddrInUse)).to_string(),
+            refusal(UDP, address, io::Error::from(io::ErrorKind::AddrInUse)).to_string(),
             "address in use: another program holds udp 127.0.0.1:5060; `ss -ulpn` names it"
         );
-        let text = refusal(address, io::Error::from(io::ErrorKind::AddrNotAvailable)).to_string();
+        assert_eq!(
+            refusal(TCP, address, io::Error::from(io::ErrorKind::AddrInUse)).to_string(),
+            "address in use: another program holds tcp 127.0.0.1:5060; `ss -tlpn` names it"
+        );
+        let text = refusal(UDP, address, io::Error::from(io::ErrorKind::AddrNotAvailable)).to_string();
         assert!(text.contains("127.0.0.1:5060") && text.contains("ip address"), "{text}");
-        let text = refusal(address, io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
+        let text = refusal(UDP, address, io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
         assert!(text.contains("CAP_NET_BIND_SERVICE"), "{text}");
         let warning = Warning::ReceiveBuffer { address, granted: 1, wanted: 2 };
         assert!(warning.to_string().contains("net.core.rmem_max=2"), "{warning}");

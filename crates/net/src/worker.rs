@@ -1,4 +1,4 @@
-//! A worker: one thread that waits for its sockets and its deadlines.
+//! A worker: one thread that waits for its sockets, its connections and its deadlines.
 //!
 //! Every worker has its own socket at each listener; the kernel spreads the peers over them by a hash of both addresses, so that one
 //! peer's datagrams all come to one socket. A trunk and a PBX would keep one core busy and leave the others idle. So a worker that
@@ -7,14 +7,21 @@
 //! the order of a peer's datagrams is kept, and all this costs one comparison a batch. The wake-up, some microseconds, is
 //! paid once for several datagrams and only when there is more work than one core does at once. Who helps still looks after its own
 //! sockets and timers between two batches.
+//!
+//! Of streams every worker has its own listening sockets, over which the kernel spreads those who connect. It reads from the connections
+//! that it accepted or opened, and nobody else does: the messages of one connection stay in order. Any worker writes to any connection.
 
 use crate::clock::Clock;
+use crate::data_plane::{Seat, Unit, WAKE_TOKEN};
 use crate::datagram::{ErrorQueue, RECEIVE_BATCH, Ready, Receiver};
 use crate::handler::Handler;
-use crate::table::Table;
-use crate::udp::{Seat, Unit, WAKE_TOKEN};
+use crate::shards::NEVER;
+use crate::stream::{FIRST_TOKEN, Reader, SWEEP_PARTS};
+use crate::table::{Sockets, Table, token};
 use engine::ListenerId;
 use sip::Instant;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -27,6 +34,11 @@ pub(crate) struct Worker {
     handler: Handler,
     receiver: Receiver,
     errors: ErrorQueue,
+    reader: Reader,
+    /// When its connections are to be swept, in microseconds.
+    next_sweep: u64,
+    /// Nobody is accepted until the next sweep: the kernel had nothing left for connections.
+    accepts_nobody: bool,
     /// The sibling whose sockets are read too.
     helping: Option<usize>,
     /// When the last wait ended.
@@ -44,6 +56,9 @@ impl Worker {
             generation,
             receiver: Receiver::new(),
             errors: ErrorQueue::new(),
+            reader: Reader::new(),
+            next_sweep: 0,
+            accepts_nobody: false,
             helping: None,
             awake_since: Clock::now(),
         }
@@ -61,8 +76,14 @@ impl Worker {
             for source in &ready {
                 if source.token == WAKE_TOKEN {
                     self.seat().wake.clear();
+                } else if source.token >= FIRST_TOKEN {
+                    self.serve_connection(source);
                 } else if let Some(position) = self.position(source.token) {
-                    self.serve(position, self.index, source.error);
+                    if self.table.bound(position).is_stream() {
+                        self.accept(position);
+                    } else {
+                        self.serve(position, self.index, source.error);
+                    }
                 }
             }
             self.help();
@@ -85,6 +106,9 @@ impl Worker {
         if self.unit.generation() != self.generation {
             (self.table, self.generation) = self.unit.current_table();
             self.handler.follow(Arc::clone(&self.table));
+        }
+        if self.needs_sweeps() && self.next_sweep <= Clock::now().as_micros() {
+            self.sweep();
         }
     }
 
@@ -113,13 +137,15 @@ impl Worker {
     }
 
     fn next_deadline(&self) -> u64 {
-        self.handler.next_deadline().min(self.table.next_close())
+        let sweep = if self.needs_sweeps() { self.next_sweep } else { NEVER };
+        self.handler.next_deadline().min(self.table.next_close()).min(sweep)
     }
 
     /// Handles what waits at `owner`'s socket of one listener, within limits that let the others have their turn. Returns the number
     /// of datagrams.
     fn serve(&mut self, position: usize, owner: usize, error: bool) -> usize {
-        let Some(socket) = self.table.bound(position).sockets.get(owner) else { return 0 };
+        let Sockets::Datagrams(sockets) = &self.table.bound(position).sockets else { return 0 };
+        let Some(socket) = sockets.get(owner) else { return 0 };
         if error {
             self.handler.begin();
             self.handler.returned(position, socket, &mut self.errors);
@@ -173,11 +199,76 @@ impl Worker {
     }
 }
 
+/// Streams.
+impl Worker {
+    /// Lets in who waits at the worker's socket of a listener, within a limit that lets the others have their turn.
+    fn accept(&mut self, position: usize) {
+        let Sockets::Streams(at, sockets) = &self.table.bound(position).sockets else { return };
+        let Some(socket) = sockets.get(self.index) else { return };
+        let now = Clock::now();
+        for _ in 0..ACCEPTED_AT_ONCE {
+            match socket.accept() {
+                Ok((stream, remote)) => self.unit.connections.accept(self.index, at, stream, remote, now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if is_exhaustion(error.raw_os_error()) => {
+                    self.unit.connections.count_accept_failure();
+                    // It would be reported as ready again at once, and for ever.
+                    self.accepts_nobody |= self.seat().poll.remove(socket.as_fd()).is_ok();
+                    return;
+                }
+                // The peer has left again, or the network had something to say of it (accept(2)).
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn serve_connection(&mut self, source: &Ready) {
+        let Self { unit, handler, reader, .. } = self;
+        handler.begin();
+        let now = handler.now();
+        unit.connections.ready(source, now, reader, &mut |input| handler.heard(input));
+        handler.finish();
+    }
+
+    fn needs_sweeps(&self) -> bool {
+        self.accepts_nobody || self.unit.connections.owns_any(self.index)
+    }
+
+    /// Ends connections that wait too long, and accepts again where that was given up.
+    fn sweep(&mut self) {
+        let Self { unit, handler, index, .. } = self;
+        handler.begin();
+        let now = handler.now();
+        unit.connections.sweep(*index, now, &mut |input| handler.heard(input));
+        handler.finish();
+        self.next_sweep = (now + SWEEP_EVERY).as_micros();
+        if std::mem::take(&mut self.accepts_nobody) {
+            for position in 0..self.table.len() {
+                if let Sockets::Streams(at, sockets) = &self.table.bound(position).sockets
+                    && let Some(socket) = sockets.get(self.index)
+                {
+                    // Fails for those that were never removed.
+                    let _watched_already = self.seat().poll.add(socket.as_fd(), token(at.id));
+                }
+            }
+        }
+    }
+}
+
+/// The kernel has no descriptors or memory left; everything else concerns one peer.
+fn is_exhaustion(errno: Option<i32>) -> bool {
+    matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 fn micros_between(from: Instant, to: Instant) -> u64 {
     to.as_micros().saturating_sub(from.as_micros())
 }
 
 /// Datagrams in one batch that make a queue: about 50 µs of work, several times what waking a sibling costs.
 const HELP_AT: usize = 12;
+/// Peers let in from one socket before the others have their turn.
+const ACCEPTED_AT_ONCE: usize = 64;
+/// So that every connection is looked at once a second.
+const SWEEP_EVERY: Duration = Duration::from_millis(1_000 / SWEEP_PARTS as u64);
 /// Batches from one socket before the next socket, the timers and a new configuration have their turn.
 const BATCHES_AT_ONCE: usize = 4;

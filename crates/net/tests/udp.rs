@@ -6,7 +6,7 @@ mod namespace;
 use engine::{
     Farm, FarmId, Limits, Listener, ListenerId, Registrations, Secrets, Settings, Shared, Symmetric, Transport,
 };
-use net::{Clock, NetError, Tap, Udp};
+use net::{Clock, DataPlane, NetError, Tap};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,6 +37,9 @@ fn settings(binds: &[&str]) -> Settings {
         keepalive: None,
         origin_header: None,
         source_header: None,
+        certificates: Vec::new(),
+        client_ca: None,
+        origins: Vec::new(),
         max_call_time: Duration::from_secs(3_600),
         trunks: Vec::new(),
         services: Vec::new(),
@@ -45,10 +48,10 @@ fn settings(binds: &[&str]) -> Settings {
     Settings { farms: vec![farm], limits: Limits::default() }
 }
 
-fn start(settings: Settings, workers: usize, tap: Option<Arc<dyn Tap>>) -> Result<Udp, NetError> {
+fn start(settings: Settings, workers: usize, tap: Option<Arc<dyn Tap>>) -> Result<DataPlane, NetError> {
     let secrets = Secrets { key_id: 1, key: [7; 16], previous: None, contact_key: [8; 16], epoch: 1 };
     let shared = Shared::new(settings, secrets, 8, Clock::now(), 1_700_000_000_000, 1);
-    Udp::start(shared, workers, 8, |_| (), tap).map(|(udp, _)| udp)
+    DataPlane::start(shared, workers, 8, |_| (), tap).map(|(udp, _)| udp)
 }
 
 fn client(address: &str) -> UdpSocket {
@@ -200,7 +203,7 @@ fn one_peer_keeps_two_workers_busy() {
 }
 
 /// Waits until `count` datagrams were received and handled.
-fn wait_for(udp: &Udp, count: u64) {
+fn wait_for(udp: &DataPlane, count: u64) {
     for _ in 0..1_000 {
         if udp.counters().received >= count {
             return;

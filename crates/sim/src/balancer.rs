@@ -104,7 +104,7 @@ impl Balancer {
         let Some(running) = self.running.as_mut() else {
             return false;
         };
-        let flow = Flow { listener, local: to.ip(), remote: from };
+        let flow = Flow::of_datagram(listener, to.ip(), from);
         let index = engine::route(bytes, running.shards.len());
         let shard = running.shards.get_mut(index).expect("route names a shard below the count it is given");
         shard.begin_batch(now);
@@ -122,7 +122,7 @@ impl Balancer {
         let Some(listener) = self.listener_at(from) else {
             return;
         };
-        let flow = Flow { listener, local: from.ip(), remote: to };
+        let flow = Flow::of_datagram(listener, from.ip(), to);
         if let Some(running) = self.running.as_mut() {
             for shard in &mut running.shards {
                 shard.begin_batch(now);

@@ -3,7 +3,7 @@
 use engine::policy::{self, Policy};
 use engine::{
     Backend, BackendId, Failover, Fallback, Farm, FarmId, Limits, Listener, ListenerId, Maintenance, Persistence, Ping,
-    Registrations, Rule, Service, Settings, Symmetric, Transport, Trunk,
+    Ports, Registrations, Rule, Service, Settings, Symmetric, Transport, Trunk, Verify,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -28,6 +28,9 @@ pub fn one_farm(boxes: usize, adjust: impl FnOnce(&mut Farm)) -> Settings {
         keepalive: None,
         origin_header: Some("X-Tandem-Origin".to_owned()),
         source_header: None,
+        certificates: Vec::new(),
+        client_ca: None,
+        origins: Vec::new(),
         max_call_time: Duration::from_secs(12 * 3600),
         trunks: Vec::new(),
         services: vec![service("default", (0..boxes).collect())],
@@ -66,7 +69,9 @@ pub fn backend(name: &str, address: SocketAddr) -> Backend {
         id: BackendId::of(FARM, name, address),
         name: name.to_owned(),
         address,
-        transport: Transport::Udp,
+        transport: Some(Transport::Udp),
+        ports: Ports { tcp: 5060, tls: 5061 },
+        verify: Verify::System,
         sources: Vec::new(),
         weight: 1,
         priority: 1,

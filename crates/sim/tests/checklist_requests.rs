@@ -301,11 +301,13 @@ fn item_12_no_two_requests_share_a_branch() {
     assert_eq!(branches.len(), 500);
 }
 
-/// Whether the receiver at the other end of this transport cannot see by itself where a body ends (RFC 3261 §18.3). The match
-/// names every transport on purpose: whoever adds a stream has to say so here, and then the tests of item 13 ask for the header.
+/// Whether the receiver at the other end of this transport cannot see by itself where a body ends (RFC 3261 §18.3). A WebSocket
+/// message ends where its SIP message does (RFC 7118 §5). The match names every transport on purpose: whoever adds a stream has to
+/// say so here, and then the tests of item 13 ask for the header.
 fn needs_content_length(transport: Transport) -> bool {
     match transport {
-        Transport::Udp => false,
+        Transport::Udp | Transport::Ws | Transport::Wss => false,
+        Transport::Tcp | Transport::Tls => true,
     }
 }
 

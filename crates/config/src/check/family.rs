@@ -3,33 +3,41 @@
 use super::farm::Draft;
 use crate::report::{Report, Span};
 use crate::section::{Section, Value};
-use engine::Farm;
+use engine::{Farm, Transport};
 use std::net::SocketAddr;
 
-/// Backends and the `out` addresses of trunks need a listener of their family; it serves the other side too where that
-/// side has none.
+/// Backends and the `out` addresses of trunks need a listener of their family. That it stands on the side of the backends and speaks
+/// their transport is asked where there is one.
 pub(super) fn check(draft: &Draft, section: &Section, report: &mut Report<'_>) {
     // Without any listener there is something else to mend first.
     if draft.farm.listeners.is_empty() {
         return;
     }
     for (backend, span) in draft.farm.backends.iter().zip(&draft.backends) {
-        reach(&draft.farm, backend.address, span, report);
+        let transport = backend.transport.unwrap_or(Transport::Udp);
+        reach(&draft.farm, transport, backend.address, span, report);
     }
     for trunk in section.sections("trunk") {
         for item in trunk.list("out") {
             if let Value::Address(address) = item.value {
-                reach(&draft.farm, address, &item.span, report);
+                reach(&draft.farm, Transport::Udp, address, &item.span, report);
             }
         }
     }
 }
 
-fn reach(farm: &Farm, address: SocketAddr, span: &Span, report: &mut Report<'_>) {
+/// The family of an address, as messages name it.
+pub(super) fn name(address: SocketAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+fn reach(farm: &Farm, transport: Transport, address: SocketAddr, span: &Span, report: &mut Report<'_>) {
     let reachable = farm.listeners.iter().any(|listener| listener.bind.is_ipv4() == address.is_ipv4());
     if !reachable {
-        let (family, example) = if address.is_ipv4() { ("IPv4", "udp:*:5060") } else { ("IPv6", "udp:[::]:5060") };
-        let hint = format!("add one to `inside` or `listen`, such as \"{example}\"");
+        let family = name(address);
+        let any = if address.is_ipv4() { "*" } else { "[::]" };
+        let (spoken, port) = (transport.name(), transport.default_port());
+        let hint = format!("add one to `inside` or `listen`, such as \"{spoken}:{any}:{port}\"");
         report.error_with_hint(
             span,
             format!("{address} cannot be reached: this farm has no {family} listener"),
@@ -52,9 +60,17 @@ mod tests {
     }
 
     #[test]
-    fn each_family_needs_a_listener_on_some_side() {
+    fn each_family_needs_a_listener() {
         assert_eq!(lines("listen = [\"udp:127.0.0.1:5060\"]"), [7, 10]);
         assert_eq!(lines("listen = [\"udp:[::1]:5060\"]"), [8]);
-        assert!(lines("listen = [\"udp:[::1]:5060\"]\ninside = [\"udp:127.0.0.1:5060\"]").is_empty());
+        assert!(lines("listen = [\"udp:[::1]:5060\", \"udp:127.0.0.1:5060\"]").is_empty());
+    }
+
+    #[test]
+    fn a_listener_towards_clients_reaches_no_backend() {
+        assert_eq!(lines("listen = [\"udp:[::1]:5060\"]\ninside = [\"udp:127.0.0.1:5060\"]"), [11]);
+        assert!(
+            lines("listen = [\"udp:[::1]:5060\"]\ninside = [\"udp:127.0.0.1:5060\", \"udp:[::1]:5070\"]").is_empty()
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! One farm from its section.
 
-use super::{backend, family, listener, service, stateless, trunk, warnings};
+use super::{backend, family, listener, service, stateless, streams, trunk, warnings};
 use crate::nearest;
 use crate::read;
 use crate::registry;
@@ -63,7 +63,7 @@ pub(super) fn farm(section: &Section, report: &mut Report<'_>) -> Option<Draft> 
             id: FarmId::of(farm_name),
             name: farm_name.to_owned(),
             listeners,
-            domains: section.texts("domains").map(|(domain, _)| domain.to_owned()).collect(),
+            domains: texts(section, "domains"),
             // What is not written is off where nothing can be remembered.
             registrations: if is_stateless { Registrations::Off } else { registrations(section.text("registrations")) },
             stateless: is_stateless,
@@ -71,6 +71,9 @@ pub(super) fn farm(section: &Section, report: &mut Report<'_>) -> Option<Draft> 
             keepalive: section.optional_duration("keepalive"),
             origin_header,
             source_header,
+            certificates: texts(section, "certificates"),
+            client_ca: section.optional_text("client_ca").map(str::to_owned),
+            origins: texts(section, "origins"),
             max_call_time: section.duration("max_call_time"),
             trunks: trunk::trunks(section.sections("trunk"), &names, report),
             services,
@@ -82,8 +85,13 @@ pub(super) fn farm(section: &Section, report: &mut Report<'_>) -> Option<Draft> 
         backends: backend_spans,
     };
     family::check(&draft, section, report);
+    streams::check(&draft, section, report);
     warnings::warn(&draft, report);
     Some(draft)
+}
+
+fn texts(section: &Section, key: &str) -> Vec<String> {
+    section.texts(key).map(|(text, _)| text.to_owned()).collect()
 }
 
 fn registrations(name: &str) -> Registrations {
@@ -135,9 +143,10 @@ mod tests {
 
     #[test]
     fn settings_of_a_farm_arrive() {
-        let text = "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\ndomains = [\"Example.COM\", \"2001:db8::1\"]\n\
+        let text = "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\", \"wss:127.0.0.1:443\"]\ndomains = [\"Example.COM\", \"2001:db8::1\"]\n\
             registrations = \"path\"\nsymmetric = \"never\"\nkeepalive = \"off\"\norigin_header = \"X-From\"\nsource_header = \"X-IP\"\n\
-            max_call_time = \"2h\"\n[[farm.backend]]\naddress = \"127.0.0.11\"\n";
+            max_call_time = \"2h\"\ncertificates = [\"/etc/a.pem\", \"b.pem\"]\nclient_ca = \"../ca.pem\"\n\
+            origins = [\"https://Phone.example.com\"]\n[[farm.backend]]\naddress = \"127.0.0.11\"\n";
         let checked = crate::load("f", text).expect("the file is right");
         let farm = checked.settings.farms.first().expect("one farm is written");
         assert_eq!(farm.domains, ["example.com", "[2001:db8::1]"]);
@@ -145,6 +154,10 @@ mod tests {
         assert_eq!(farm.keepalive, None);
         assert_eq!((farm.origin_header.as_deref(), farm.source_header.as_deref()), (Some("X-From"), Some("X-IP")));
         assert_eq!(farm.max_call_time.as_secs(), 7_200);
+        // Paths stay as they are written: nothing here knows the folder.
+        assert_eq!(farm.certificates, ["/etc/a.pem", "b.pem"]);
+        assert_eq!(farm.client_ca.as_deref(), Some("../ca.pem"));
+        assert_eq!(farm.origins, ["https://phone.example.com"]);
         assert_eq!(farm.id, engine::FarmId::of("a"));
     }
 }

@@ -1,11 +1,13 @@
 //! What must be one of its kind: names, the ids made of them, and addresses.
 
+use super::backend;
 use super::farm::Draft;
 use crate::report::{Report, Span};
 use crate::section::Section;
-use engine::Backend;
+use engine::{Backend, Listener};
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::SocketAddr;
 
 /// Names of trunks or services within a farm.
 pub(super) fn unique_names(kind: &str, sections: &[Section], report: &mut Report<'_>) {
@@ -35,19 +37,7 @@ pub(super) fn backends(drafts: &[Draft], report: &mut Report<'_>) {
             |name| format!("two backends are called \"{name}\""),
             report,
         );
-        // Who sent a request is known by its address. Same address and same name is one slip, reported once.
-        let mut by_address: HashMap<std::net::SocketAddr, (&Backend, &Span)> = HashMap::new();
-        for (backend, span) in placed() {
-            let Some((other, first)) = by_address.get(&backend.address) else {
-                by_address.insert(backend.address, (backend, span));
-                continue;
-            };
-            if other.name != backend.name {
-                let hint =
-                    format!("it is that of line {}; one backend may be in several services", report.line_of(first));
-                report.error_with_hint(span, format!("two backends have the address {}", backend.address), Some(hint));
-            }
-        }
+        addresses(draft, report);
         own_listener(draft, report);
     }
     let ids = drafts.iter().flat_map(|draft| {
@@ -58,25 +48,71 @@ pub(super) fn backends(drafts: &[Draft], report: &mut Report<'_>) {
     collisions("backend", ids, report);
 }
 
-/// Listeners of all farms: each belongs to one farm and one side.
+/// Who sent a request is known by its address: every address of a backend is its own.
+fn addresses(draft: &Draft, report: &mut Report<'_>) {
+    let mut by_address: HashMap<SocketAddr, (&Backend, &Span)> = HashMap::new();
+    for (backend, span) in draft.farm.backends.iter().zip(&draft.backends) {
+        let streams = backend::reached(&draft.farm, backend).into_iter().map(|(_, address)| address);
+        for address in std::iter::once(backend.address).chain(streams) {
+            let (other, first) = *by_address.entry(address).or_insert((backend, span));
+            // Its own address over another transport; or same address and same name, which is one slip, reported once.
+            if other.name == backend.name {
+                continue;
+            }
+            let line = report.line_of(first);
+            let hint = if address == backend.address && address == other.address {
+                format!("it is that of line {line}; one backend may be in several services")
+            } else {
+                format!("it is one of line {line}; give each backend `ports` of its own")
+            };
+            report.error_with_hint(span, format!("two backends have the address {address}"), Some(hint));
+            break;
+        }
+    }
+}
+
+/// Listeners of all farms: each belongs to one farm and one side, and what is connected to speaks one transport.
 pub(super) fn listeners(drafts: &[Draft], report: &mut Report<'_>) {
     let placed = || drafts.iter().flat_map(|draft| draft.farm.listeners.iter().zip(&draft.listeners));
-    let written: Vec<(String, &Span)> =
-        placed().map(|(listener, span)| (format!("{}:{}", listener.transport.name(), listener.bind), span)).collect();
+    let texts: Vec<(String, &Span)> = placed().map(|(listener, span)| (written(listener), span)).collect();
     unique(
-        written.iter().map(|(text, span)| (text.as_str(), *span)),
+        texts.iter().map(|(text, span)| (text.as_str(), *span)),
         |text| format!("the listener {text} is used twice"),
         report,
     );
-    let ids = placed().map(|(listener, span)| (listener.id.0, listener.bind.to_string(), span));
+    let mut streams: HashMap<SocketAddr, (&Listener, &Span)> = HashMap::new();
+    for (listener, span) in placed().filter(|(listener, _)| listener.transport.is_stream()) {
+        let (other, first) = *streams.entry(listener.bind).or_insert((listener, span));
+        if other.transport != listener.transport {
+            let message = format!(
+                "{} (line {}) and {} (line {}) cannot both be listened at",
+                written(other),
+                report.line_of(first),
+                written(listener),
+                report.line_of(span)
+            );
+            let hint = "udp may share an address and port with one of the others: give this one a port of its own";
+            report.error_with_hint(span, message, Some(hint.to_owned()));
+        }
+    }
+    let ids = placed().map(|(listener, span)| (listener.id.0, written(listener), span));
     collisions("listener", ids, report);
+}
+
+/// As it stands in the file, but for wildcards.
+fn written(listener: &Listener) -> String {
+    format!("{}:{}", listener.transport.name(), listener.bind)
 }
 
 /// A farm that is its own backend would turn every request in a circle.
 fn own_listener(draft: &Draft, report: &mut Report<'_>) {
     for (backend, span) in draft.farm.backends.iter().zip(&draft.backends) {
-        if draft.farm.listeners.iter().any(|listener| listener.bind == backend.address) {
-            report.error(span, format!("{} is a listener of this farm itself", backend.address));
+        let own = backend::reached(&draft.farm, backend).into_iter().find(|(transport, address)| {
+            let mut listeners = draft.farm.listeners.iter();
+            listeners.any(|own| own.bind == *address && own.transport.is_stream() == transport.is_stream())
+        });
+        if let Some((_, address)) = own {
+            report.error(span, format!("{address} is a listener of this farm itself"));
         }
     }
 }
@@ -135,6 +171,59 @@ mod tests {
             errors.first().map(|error| error.message.as_str()),
             Some("the farms a and b would have the same id: rename one of them")
         );
+    }
+
+    fn errors(text: &str) -> Vec<(usize, String)> {
+        match crate::load("f", text) {
+            Ok(_) => Vec::new(),
+            Err(found) => found.into_iter().map(|error| (error.line, error.message)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_stream_shares_its_port_with_udp_alone() {
+        let farm = |one: &str, other: &str| {
+            format!(
+                "[[farm]]\nname = \"a\"\ncertificates = [\"a.pem\"]\nlisten = [\"udp:127.0.0.1:5060\", \"{one}\",\n\"{other}\"]\n\
+                 [[farm.backend]]\naddress = \"127.0.0.11\"\n"
+            )
+        };
+        assert!(errors(&farm("tcp:127.0.0.1:5060", "tls:127.0.0.1:5061")).is_empty());
+        assert!(errors(&farm("tcp:127.0.0.1:5070", "tls:[::1]:5070")).is_empty());
+        let clash = "tcp:127.0.0.1:5060 (line 4) and tls:127.0.0.1:5060 (line 5) cannot both be listened at";
+        assert_eq!(errors(&farm("tcp:127.0.0.1:5060", "tls:127.0.0.1:5060")), [(5, clash.to_owned())]);
+        let twice = "the listener tcp:127.0.0.1:5070 is used twice";
+        let found = errors(&farm("tcp:127.0.0.1:5070", "tcp:127.0.0.1:5070"));
+        assert_eq!(found.first(), Some(&(5, twice.to_owned())));
+        assert!(found.iter().all(|(_, message)| !message.contains("cannot both")), "{found:?}");
+    }
+
+    #[test]
+    fn a_backend_is_no_listener_of_its_own_farm_over_its_own_transport() {
+        let farm = |transport: &str| {
+            format!(
+                "[[farm]]\nname = \"a\"\nlisten = [\"tcp:127.0.0.1:5060\", \"udp:127.0.0.1:5070\"]\n[[farm.backend]]\n\
+                 address = \"127.0.0.1:5060\"\ntransport = \"{transport}\"\n"
+            )
+        };
+        assert!(errors(&farm("udp")).is_empty());
+        let own = "127.0.0.1:5060 is a listener of this farm itself";
+        assert_eq!(errors(&farm("tcp")), [(4, own.to_owned())]);
+        assert_eq!(errors(&farm("same")), [(4, own.to_owned())]);
+    }
+
+    #[test]
+    fn backends_share_no_port_for_streams_either() {
+        let farm = |ports: &str| {
+            format!(
+                "[[farm]]\nname = \"a\"\ncertificates = [\"a.pem\"]\nlisten = [\"udp:127.0.0.1:5060\", \"tls:127.0.0.1:5061\"]\n\
+                 [[farm.backend]]\naddress = \"127.0.0.11:5060\"\ntransport = \"same\"\n\
+                 [[farm.backend]]\naddress = \"127.0.0.11:5070\"\ntransport = \"same\"\n{ports}\n"
+            )
+        };
+        let shared = "two backends have the address 127.0.0.11:5061";
+        assert_eq!(errors(&farm("")), [(8, shared.to_owned())]);
+        assert!(errors(&farm("ports = { tls = 5071 }")).is_empty());
     }
 
     #[test]

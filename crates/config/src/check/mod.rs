@@ -7,12 +7,13 @@ mod identity;
 mod listener;
 mod service;
 mod stateless;
+mod streams;
 mod trunk;
 mod warnings;
 
 use crate::report::Report;
 use crate::section::Section;
-use crate::{Checked, Log, LogFormat, LogLevel, UnitSettings};
+use crate::{Checked, Dns, Log, LogFormat, LogLevel, UnitSettings};
 use engine::{Limits, Settings};
 use std::path::PathBuf;
 
@@ -33,6 +34,7 @@ pub(crate) fn everything(root: &Section, report: &mut Report<'_>) -> Checked {
             limits: limits(root.section("limits")),
         },
         unit: unit(root.section("unit")),
+        dns: Dns { servers: root.section("dns").addresses("servers") },
         log: log(root.section("log")),
         warnings: Vec::new(),
     }
@@ -60,6 +62,12 @@ fn limits(section: &Section) -> Limits {
         shard_inbox: section.integer_usize("shard_inbox"),
         errors_per_source: section.integer_u32("errors_per_source"),
         error_sources: section.integer_usize("error_sources"),
+        connections: section.integer_usize("connections"),
+        connections_per_source: section.integer_usize("connections_per_source"),
+        connection_idle: section.duration("connection_idle"),
+        partial_message: section.duration("partial_message"),
+        handshake: section.duration("handshake"),
+        connection_queue: section.integer_usize("connection_queue"),
     }
 }
 
@@ -83,14 +91,22 @@ mod tests {
     #[test]
     fn unit_limits_and_log_arrive() {
         let text = "[unit]\nname = \"lb-a\"\nstate_dir = \"/var/lib/x\"\nworkers = 3\nuser = \"\"\ndrain = \"5s\"\n\
-            [limits]\nheaders = 64\nerrors_per_source = 7\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
+            [limits]\nheaders = 64\nerrors_per_source = 7\nconnections = 50\nconnections_per_source = 5\nconnection_idle = \"2m\"\n\
+            partial_message = \"3s\"\nhandshake = \"4s\"\nconnection_queue = 200000\n\
+            [dns]\nservers = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
             [[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.backend]]\naddress = \"127.0.0.11\"\n";
         let checked = crate::load("f", text).expect("the file is right");
         assert_eq!(checked.unit.name, "lb-a");
         assert_eq!(checked.unit.state_dir.as_deref(), Some(std::path::Path::new("/var/lib/x")));
         assert_eq!((checked.unit.workers, checked.unit.user), (3, None));
         assert_eq!(checked.unit.drain.as_secs(), 5);
-        assert_eq!((checked.settings.limits.headers, checked.settings.limits.errors_per_source), (64, 7));
+        let limits = &checked.settings.limits;
+        assert_eq!((limits.headers, limits.errors_per_source), (64, 7));
+        assert_eq!((limits.connections, limits.connections_per_source, limits.connection_queue), (50, 5, 200_000));
+        let waits = [limits.connection_idle, limits.partial_message, limits.handshake];
+        assert_eq!(waits.map(|wait| wait.as_secs()), [120, 3, 4]);
+        let servers: Vec<String> = checked.dns.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353"]);
         assert_eq!((checked.log.level.name(), checked.log.format.name()), ("debug", "json"));
     }
 }

@@ -22,16 +22,12 @@ pub(super) fn trunks(sections: &[Section], names: &Names<'_>, report: &mut Repor
         }
         let service =
             section.optional_text("service").and_then(|to| names.service(to, section.span_of("service"), report));
-        let out = section.list("out").iter().filter_map(|item| match item.value {
-            Value::Address(address) => Some(address),
-            _ => None,
-        });
         trunks.push(Trunk {
             name: name.to_owned(),
             addresses: section.networks("addresses"),
             service,
             trusted: section.boolean("trusted"),
-            out: out.collect(),
+            out: section.addresses("out"),
         });
     }
     trunks

@@ -1,8 +1,7 @@
 //! The settings of a SIP farm, its trunks, services and backends.
 
 use super::{
-    Choice, Form, GUARDIAN, KERNEL, Kind, SECURITY, STREAMS, Section, Setting, TLS, duration_ms, duration_or_off_ms,
-    integer,
+    Choice, Form, GUARDIAN, KERNEL, Kind, SECURITY, Section, Setting, duration_ms, duration_or_off_ms, integer,
 };
 
 pub(super) static FARM: Section = Section {
@@ -18,13 +17,15 @@ pub(super) static FARM: Section = Section {
         Setting::required(
             "listen",
             Kind::Listeners,
-            "Where clients and trunks reach the farm. `udp:*:PORT` is every IPv4 address, `udp:[::]:PORT` every IPv6 address of the machine.",
+            "Where clients and trunks reach the farm, over `udp`, `tcp`, `tls`, `ws` or `wss`. `udp:*:PORT` is every IPv4 address, \
+             `udp:[::]:PORT` every IPv6 address of the machine.",
         ),
         Setting::default(
             "inside",
             Kind::Listeners,
             "[]",
-            "Listeners towards the backends: source, Via, Record-Route, Path and Contact there; empty is `listen`, without its `advertise`.",
+            "Listeners towards the backends: source, Via, Record-Route, Path and Contact there; empty is `listen`, without its `advertise`. \
+             Each transport that backends are reached over needs one.",
         ),
         Setting::optional(
             "advertise",
@@ -36,6 +37,27 @@ pub(super) static FARM: Section = Section {
             Kind::Texts(Form::Host),
             "[]",
             "What counts as us in a Request-URI or Route, besides the listeners' addresses and advertised names.",
+        ),
+        Setting::default(
+            "certificates",
+            Kind::Texts(Form::Path),
+            "[]",
+            "For the tls and wss listeners: PEM files, each with the chain of a certificate and its key. The one for the name that a \
+             client asks for (SNI) is shown, otherwise the first. A file that changes is read again. A path that does not begin with \
+             `/` begins in the folder in which the unit was started.",
+        ),
+        Setting::optional(
+            "client_ca",
+            Kind::Text(Form::Path),
+            "PEM file of authorities: tls and wss clients must show a certificate of one of them; without it they are asked for \
+             none. Paths are as for `certificates`.",
+        ),
+        Setting::default(
+            "origins",
+            Kind::Texts(Form::Origin),
+            "[]",
+            "Web pages that may open ws and wss, such as `https://phone.example.com`; empty is every page. What is not a browser names \
+             no page and is not asked for one.",
         ),
         Setting::default(
             "registrations",
@@ -87,9 +109,6 @@ pub(super) static FARM: Section = Section {
             "Pools of backends with a match rule; none is one called `default`.",
         ),
         Setting::default("backend", Kind::Sections(&BACKEND), "[]", "The SIP servers."),
-        Setting::later("certificates", TLS, "Certificates for tls and wss, chosen by SNI."),
-        Setting::later("client_ca", TLS, "Asks clients for certificates."),
-        Setting::later("origins", "WebSocket", "Web pages that may open ws and wss."),
         Setting::later(
             "max_expires",
             GUARDIAN,
@@ -108,7 +127,7 @@ pub(super) static FARM: Section = Section {
 
 pub(crate) static LISTENER: Section = Section {
     header: "an entry of `listen` or `inside`",
-    doc: "An entry is a text such as `\"udp:203.0.113.10:5060\"`, or a table with these settings, as needed behind a NAT that forwards ports.",
+    doc: "An entry is a text such as `\"udp:203.0.113.10:5060\"` or `\"tls:[2001:db8::1]:5061\"`, or a table with these settings, as needed behind a NAT that forwards ports.",
     settings: &[
         Setting::required("bind", Kind::Text(Form::Bind), "Transport, address of this machine and port."),
         Setting::optional(
@@ -229,14 +248,33 @@ pub(super) static BACKEND: Section = Section {
     settings: &[
         Setting::default("service", Kind::Texts(Form::Name), "[\"default\"]", "The services it belongs to."),
         Setting::optional("name", Kind::Text(Form::Name), "Unique in its farm; without it the address."),
-        Setting::required("address", Kind::Text(Form::Address), "Where it is; without a port 5060."),
+        Setting::required("address", Kind::Text(Form::Peer), "Where it is; without a port 5060, over tls 5061."),
         Setting::default(
             "sources",
             Kind::Texts(Form::Network),
             "[]",
             "Requests from here count as this backend's; empty is exactly its address and port.",
         ),
-        Setting::default("transport", Kind::Choice(TRANSPORTS), "\"udp\"", "How it is reached."),
+        Setting::default(
+            "transport",
+            Kind::Choice(TRANSPORTS),
+            "\"udp\"",
+            "How it is reached; `same` is as the client reached the farm, where ws is carried on over tcp and wss over tls. The farm \
+             needs a listener of that transport towards the backends.",
+        ),
+        Setting::default(
+            "ports",
+            Kind::Section(&PORTS),
+            "{}",
+            "With `transport = \"same\"`: where it listens for streams; `address` has its port over udp.",
+        ),
+        Setting::default(
+            "verify",
+            Kind::Text(Form::Verify),
+            "\"system\"",
+            "How its certificate is checked over tls: by the authorities of the system, by those in a PEM file, by its own SHA-256 \
+             fingerprint in hexadecimal digits, or not at all. Paths are as for `certificates`.",
+        ),
         Setting::default("weight", integer(1, 10_000), "1", "Its share, against the other backends' weights."),
         Setting::default(
             "priority",
@@ -263,9 +301,16 @@ pub(super) static BACKEND: Section = Section {
             "\"off\"",
             "`drain`: no new users and no new calls; `cut`: out at once.",
         ),
-        Setting::later("verify", TLS, "How its certificate is checked."),
-        Setting::later("ports", STREAMS, "Its ports by transport."),
         Setting::later("max_connections", KERNEL, "Connections at a time."),
+    ],
+};
+
+pub(super) static PORTS: Section = Section {
+    header: "ports",
+    doc: "A table in [[farm.backend]], for `transport = \"same\"` only.",
+    settings: &[
+        Setting::optional("tcp", integer(1, 65_535), "For clients over tcp and ws; without it the port of `address`."),
+        Setting::default("tls", integer(1, 65_535), "5061", "For clients over tls and wss."),
     ],
 };
 
@@ -279,7 +324,6 @@ const SYMMETRIC: &[Choice] = &[Choice::now("auto"), Choice::now("always"), Choic
 
 const REQUEST_URI: &[Choice] = &[Choice::now("keep"), Choice::now("backend")];
 
-const TRANSPORTS: &[Choice] =
-    &[Choice::now("udp"), Choice::later("tcp", STREAMS), Choice::later("tls", STREAMS), Choice::later("same", STREAMS)];
+const TRANSPORTS: &[Choice] = &[Choice::now("udp"), Choice::now("tcp"), Choice::now("tls"), Choice::now("same")];
 
 const MAINTENANCE: &[Choice] = &[Choice::now("off"), Choice::now("drain"), Choice::now("cut")];

@@ -74,11 +74,15 @@ pub(crate) enum Form {
     Pattern,
     Network,
     Address,
+    Peer,
+    NameServer,
     Bind,
     Advertise,
     Persistence,
     Fallback,
     Egress,
+    Origin,
+    Verify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,8 +112,6 @@ pub(crate) enum Available {
 
 // What later versions bring, as messages name it.
 pub(crate) const NAMES: &str = "the resolving of names";
-pub(crate) const STREAMS: &str = "TCP, TLS and WebSocket";
-pub(crate) const TLS: &str = "TLS";
 pub(crate) const API: &str = "the API";
 pub(crate) const GUARDIAN: &str = "Farm Guardian";
 pub(crate) const KERNEL: &str = "kernel farms";
@@ -120,6 +122,7 @@ pub(crate) const CLUSTER: &str = "the cluster";
 pub(crate) static ALL: &[&Section] = &[
     &unit::UNIT,
     &unit::LIMITS,
+    &unit::DNS,
     &unit::LOG,
     &farm::FARM,
     &farm::LISTENER,
@@ -128,6 +131,7 @@ pub(crate) static ALL: &[&Section] = &[
     &farm::MATCH,
     &farm::FAILOVER,
     &farm::BACKEND,
+    &farm::PORTS,
 ];
 
 impl Section {
@@ -224,12 +228,15 @@ impl Form {
             Self::Method => "a SIP method",
             Self::Pattern => "a regular expression",
             Self::Network => "an address or a network",
-            Self::Address => "an address with a port",
+            Self::Address | Self::Peer => "an address with a port",
+            Self::NameServer => "an address, with or without a port",
             Self::Bind => "a listener such as \"udp:127.0.0.1:5060\"",
             Self::Advertise => "a name or an address, with or without a port",
             Self::Persistence => "one of \"user\", \"call-id\", \"source\", \"header:NAME\", \"none\"",
             Self::Fallback => "a status such as \"503\" or the name of a service",
             Self::Egress => "\"trunk:NAME\", \"domain:NAME\" or \"network:ADDRESS/BITS\"",
+            Self::Origin => "the origin of a web page such as \"https://phone.example.com\"",
+            Self::Verify => "\"system\", the path of a file, \"sha256:FINGERPRINT\" or \"off\"",
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The settings of the unit: the process, its limits, its log; and the sections a file may have.
 
-use super::{
-    API, CLUSTER, Choice, Form, GUARDIAN, Kind, NAMES, SECURITY, Section, Setting, duration_ms, farm, integer,
-};
+use super::{API, CLUSTER, Choice, Form, GUARDIAN, Kind, SECURITY, Section, Setting, duration_ms, farm, integer};
 
 pub(crate) static ROOT: Section = Section {
     header: "the file",
@@ -10,9 +8,9 @@ pub(crate) static ROOT: Section = Section {
     settings: &[
         Setting::default("unit", Kind::Section(&UNIT), "{}", "the process"),
         Setting::default("limits", Kind::Section(&LIMITS), "{}", "every bound of the unit"),
+        Setting::default("dns", Kind::Section(&DNS), "{}", "name servers"),
         Setting::default("log", Kind::Section(&LOG), "{}", "what is written to standard error"),
         Setting::default("farm", Kind::Sections(&farm::FARM), "[]", "virtual services"),
-        Setting::later("dns", NAMES, "name servers"),
         Setting::later("api", API, "API, web page and metrics"),
         Setting::later("vip", "virtual interfaces", "addresses owned by the unit that is master"),
         Setting::later("guardian", GUARDIAN, "active health checks"),
@@ -100,7 +98,56 @@ pub(super) static LIMITS: Section = Section {
             "65536",
             "Source addresses whose error answers are counted at a time.",
         ),
+        Setting::default(
+            "connections",
+            integer(1, 10_000_000),
+            "100000",
+            "Connections over tcp, tls, ws and wss, accepted and opened ones; a further one is closed at once.",
+        ),
+        Setting::default(
+            "connections_per_source",
+            integer(1, 10_000_000),
+            "2000",
+            "Accepted connections of one source address; behind it may be the NAT of a whole office.",
+        ),
+        Setting::default(
+            "connection_idle",
+            duration_ms(120_000, 86_400_000),
+            "\"15m\"",
+            "A connection over which nothing came for so long is closed; keep-alives count. Phones that ping slowly (RFC 5626 \
+             §4.4.1) need two minutes at least.",
+        ),
+        Setting::default(
+            "partial_message",
+            duration_ms(1_000, 300_000),
+            "\"10s\"",
+            "How long a message may take from its first octet to its last; then its connection is closed.",
+        ),
+        Setting::default(
+            "handshake",
+            duration_ms(1_000, 120_000),
+            "\"10s\"",
+            "How long TLS and the WebSocket upgrade may take together, and how long a connection that is opened may take until it \
+             is up.",
+        ),
+        Setting::default(
+            "connection_queue",
+            integer(131_072, 67_108_864),
+            "1048576",
+            "Octets that wait on one connection for a peer that does not read; a message beyond is not sent.",
+        ),
     ],
+};
+
+pub(super) static DNS: Section = Section {
+    header: "[dns]",
+    doc: "Who is asked for names. Addresses by name are not available in this version: until then nobody is asked.",
+    settings: &[Setting::default(
+        "servers",
+        Kind::Texts(Form::NameServer),
+        "[]",
+        "Name servers, in order; without a port 53. Empty: those of the system.",
+    )],
 };
 
 pub(super) static LOG: Section = Section {

@@ -4,7 +4,8 @@ use super::{Arrival, Decider, Decision, Parties, Plan, Refusal, Routes, Trace};
 use crate::context::{DialogNote, Hop};
 use crate::directory::DialogKey;
 use crate::identity::{tag_key, text_key};
-use crate::io::Flow;
+use crate::io::{ConnectionId, Flow};
+use crate::settings::Transport;
 use crate::token::{Route, RouteKind, tag_bits};
 use sip::{Checked, Method};
 use smallvec::SmallVec;
@@ -34,7 +35,10 @@ impl<T: Trace> Decider<'_, T> {
         route: &Route,
     ) -> Result<Plan, Refusal> {
         let known = self.running.backend(route.backend).ok_or(Refusal::Status(481))?;
-        let flow = arrival.farm.flow_towards(true, known.address).ok_or(Refusal::Status(500))?;
+        let flow = arrival
+            .farm
+            .flow_towards(true, known.reach.over(arrival.listener.transport))
+            .ok_or(Refusal::Status(500))?;
         let note = self.note_of(arrival.message, route, true);
         self.trace.note(|| format!("from the dialog's peer to its backend {}", known.name));
         if !T::DRY && !arrival.origin.is_backend() {
@@ -56,13 +60,14 @@ impl<T: Trace> Decider<'_, T> {
         let flow = self.usable(arrival, flow).ok_or(Refusal::Status(480))?;
         self.trace.note(|| format!("from the dialog's backend to its peer, last heard at {}", flow.remote));
         // A call passed on from one box to another has a backend on both sides.
-        let box_at = arrival.farm.running.backend_at(arrival.farm.settings, flow.remote);
-        let inside = box_at.is_some();
-        let hop = match box_at {
-            Some(index) => Hop::Backend(Arc::clone(&arrival.farm.running.states[index])),
-            None => Hop::Peer,
+        let box_at = arrival.farm.running.backend_at(arrival.farm.settings, &flow);
+        let (leaving, hop) = match box_at {
+            // A connection that it opened may be closed by now; where it listens it is always reached.
+            Some(index) if flow.connection.is_some() => self.to_backend(arrival, index)?,
+            Some(index) => (flow, Hop::Backend(Arc::clone(&arrival.farm.running.states[index]))),
+            None => (flow, Hop::Peer),
         };
-        Ok(self.dialog_plan(arrival, routes, route, flow, hop, inside, note, flow))
+        Ok(self.dialog_plan(arrival, routes, route, leaving, hop, box_at.is_some(), note, flow))
     }
 
     /// RFC 3327 §5.3: the Path value of a registration, come back as a Route.
@@ -174,12 +179,15 @@ impl<T: Trace> Decider<'_, T> {
         });
     }
 
-    /// The flow, from another listener if its own is gone.
+    /// The flow, of datagrams from another listener if its own is gone. `None`: it was a connection, and nothing leads there any more.
     pub(super) fn usable(&self, arrival: &Arrival<'_>, flow: Flow) -> Option<Flow> {
-        if self.running.listener(flow.listener).is_some() {
+        if flow.connection == ConnectionId::GONE {
+            return None;
+        }
+        if flow.connection.is_some() || self.running.listener(flow.listener).is_some() {
             return Some(flow);
         }
-        arrival.farm.flow_towards(false, flow.remote)
+        arrival.farm.flow_towards(false, (Transport::Udp, flow.remote))
     }
 }
 
@@ -189,7 +197,7 @@ fn sender_is_peer(arrival: &Arrival<'_>, route: &Route) -> bool {
     let from = tag_bits(arrival.message.from().tag);
     let to = tag_bits(arrival.message.to().tag);
     if from == to {
-        return !arrival.origin.is_backend() || arrival.flow.remote == route.peer.remote;
+        return !arrival.origin.is_backend() || arrival.flow.leads_like(&route.peer);
     }
     (from == route.from_tag) == route.from_peer
 }

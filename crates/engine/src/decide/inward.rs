@@ -327,7 +327,7 @@ impl<T: Trace> Decider<'_, T> {
         ticket: Option<CallTicket>,
     ) -> Result<Plan, Refusal> {
         let backend = &arrival.farm.settings.backends[placed.backend];
-        let (flow, hop) = self.to_backend(arrival.farm, placed.backend)?;
+        let (flow, hop) = self.to_backend(arrival, placed.backend)?;
         let replaces = arrival.farm.settings.services[placed.service].request_uri_backend;
         let parties = Parties {
             backend: backend.id,
@@ -368,7 +368,7 @@ impl<T: Trace> Decider<'_, T> {
             .with_person(key, |person| {
                 person
                     .all_live(self.now)
-                    .find(|binding| Flow::from(&binding.flow).remote == arrival.flow.remote)
+                    .find(|binding| Flow::from(&binding.flow).leads_like(&arrival.flow))
                     .map_or(0, |binding| binding.id)
             })
             .unwrap_or(0)

@@ -18,7 +18,7 @@ use crate::id::BackendId;
 use crate::io::Flow;
 use crate::origin::Origin;
 use crate::pool::CallTicket;
-use crate::running::{FarmView, Running};
+use crate::running::{FarmView, Reach, Running};
 use crate::settings::Listener;
 use crate::shared::Shared;
 pub(crate) use inward::registered_aor;
@@ -170,9 +170,10 @@ impl<T: Trace> Decider<'_, T> {
     }
 
     /// The flow to a backend of the farm, and its state.
-    fn to_backend(&self, farm: FarmView<'_>, index: usize) -> Result<(Flow, Hop), Refusal> {
-        let backend = &farm.settings.backends[index];
-        let flow = farm.flow_towards(true, backend.address).ok_or(Refusal::Status(500))?;
+    fn to_backend(&self, arrival: &Arrival<'_>, index: usize) -> Result<(Flow, Hop), Refusal> {
+        let farm = arrival.farm;
+        let reach = Reach::of(&farm.settings.backends[index]);
+        let flow = farm.flow_towards(true, reach.over(arrival.listener.transport)).ok_or(Refusal::Status(500))?;
         Ok((flow, Hop::Backend(Arc::clone(&farm.running.states[index]))))
     }
 }

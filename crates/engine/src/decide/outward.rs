@@ -8,8 +8,8 @@ use crate::id::BackendId;
 use crate::identity::Aor;
 use crate::io::Flow;
 use crate::register::written_id;
-use crate::settings::Egress;
-use sip::{Host, Method, Scheme};
+use crate::settings::{Egress, Transport};
+use sip::{Host, Method, Scheme, Uri};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ impl<T: Trace> Decider<'_, T> {
         {
             return Ok(plan);
         }
-        let Some(remote) = self.egress(arrival) else {
+        let Some((transport, remote)) = self.egress(arrival) else {
             if let Some(plan) = self.towards_lost_binding(arrival, routes)? {
                 return Ok(plan);
             }
@@ -34,7 +34,7 @@ impl<T: Trace> Decider<'_, T> {
             });
         };
         self.trace.note(|| format!("egress to {remote}"));
-        let flow = arrival.farm.flow_towards(false, remote).ok_or(Refusal::Status(500))?;
+        let flow = arrival.farm.flow_towards(false, (transport, remote)).ok_or(Refusal::Status(500))?;
         Ok(self.towards_peer(arrival, routes, flow, None, 0))
     }
 
@@ -119,7 +119,7 @@ impl<T: Trace> Decider<'_, T> {
         }
         let name = &farm.settings.backends[index].name;
         self.trace.note(|| format!("the user is registered at {name}"));
-        let (flow, hop) = self.to_backend(farm, index)?;
+        let (flow, hop) = self.to_backend(arrival, index)?;
         let parties = Parties {
             backend: id,
             // To the second box the first one is a peer.
@@ -166,16 +166,18 @@ impl<T: Trace> Decider<'_, T> {
     }
 
     /// The first entry of the egress lists of the sender's services that takes this request.
-    fn egress(&self, arrival: &Arrival<'_>) -> Option<SocketAddr> {
+    fn egress(&self, arrival: &Arrival<'_>) -> Option<(Transport, SocketAddr)> {
         let farm = arrival.farm;
         let sender = arrival.origin.backend_id(farm);
         let target = arrival.uri;
         let ours = farm.is_own_host(target.host, arrival.flow.local);
+        let transport = transport_of(&target);
         let address = match target.host {
-            Host::Ip(ip) if !ours => Some(SocketAddr::new(ip, target.port.unwrap_or(5060))),
+            Host::Ip(ip) if !ours => Some(SocketAddr::new(ip, target.port.unwrap_or(transport.default_port()))),
             _ => None,
         };
-        farm.settings
+        let remote = farm
+            .settings
             .services
             .iter()
             .filter(|service| service.backends.iter().any(|&index| farm.settings.backends[index].id == sender))
@@ -199,6 +201,19 @@ impl<T: Trace> Decider<'_, T> {
                         address.filter(named)
                     }
                 }
-            })
+            });
+        remote.map(|remote| (transport, remote))
+    }
+}
+
+/// RFC 3263 §4.1, of a target that is an address.
+fn transport_of(target: &Uri<'_>) -> Transport {
+    let named = |name: &[u8]| target.transport().is_some_and(|known| known.eq_ignore_ascii_case(name));
+    if target.scheme == Scheme::Sips || named(b"tls") {
+        Transport::Tls
+    } else if named(b"tcp") {
+        Transport::Tcp
+    } else {
+        Transport::Udp
     }
 }

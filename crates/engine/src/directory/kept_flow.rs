@@ -1,20 +1,22 @@
 //! A flow as it is kept for each of very many phones.
 
 use crate::id::ListenerId;
-use crate::io::Flow;
+use crate::io::{ConnectionId, Flow};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// A [`Flow`] in 24 octets instead of 56 where both its addresses are IPv4; any other costs an allocation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum KeptFlow {
-    V4 { listener: ListenerId, local: Ipv4Addr, remote: SocketAddrV4 },
+    V4 { listener: ListenerId, local: Ipv4Addr, remote: SocketAddrV4, connection: ConnectionId },
     Other(Box<Flow>),
 }
 
 impl From<Flow> for KeptFlow {
     fn from(flow: Flow) -> Self {
         match (flow.local, flow.remote) {
-            (IpAddr::V4(local), SocketAddr::V4(remote)) => Self::V4 { listener: flow.listener, local, remote },
+            (IpAddr::V4(local), SocketAddr::V4(remote)) => {
+                Self::V4 { listener: flow.listener, local, remote, connection: flow.connection }
+            }
             _ => Self::Other(Box::new(flow)),
         }
     }
@@ -23,9 +25,12 @@ impl From<Flow> for KeptFlow {
 impl From<&KeptFlow> for Flow {
     fn from(kept: &KeptFlow) -> Self {
         match kept {
-            KeptFlow::V4 { listener, local, remote } => {
-                Self { listener: *listener, local: IpAddr::V4(*local), remote: SocketAddr::V4(*remote) }
-            }
+            KeptFlow::V4 { listener, local, remote, connection } => Self {
+                listener: *listener,
+                local: IpAddr::V4(*local),
+                remote: SocketAddr::V4(*remote),
+                connection: *connection,
+            },
             KeptFlow::Other(flow) => **flow,
         }
     }
@@ -46,10 +51,12 @@ mod tests {
             (any, "[2001:db8::1]:5060"),
         ] {
             let remote = remote.parse().expect("an address");
-            let flow = Flow { listener: ListenerId(7), local, remote };
-            let kept = KeptFlow::from(flow);
-            assert_eq!(Flow::from(&kept), flow);
-            assert_eq!(matches!(kept, KeptFlow::V4 { .. }), local.is_ipv4() && remote.is_ipv4());
+            for connection in [ConnectionId::NONE, ConnectionId(0x12_3456)] {
+                let flow = Flow { listener: ListenerId(7), local, remote, connection };
+                let kept = KeptFlow::from(flow);
+                assert_eq!(Flow::from(&kept), flow);
+                assert_eq!(matches!(kept, KeptFlow::V4 { .. }), local.is_ipv4() && remote.is_ipv4());
+            }
         }
     }
 }

@@ -13,7 +13,7 @@
 
 use super::{Binding, Dialog, DialogKey, Directory, Person, lock};
 use crate::id::{BackendId, ListenerId};
-use crate::io::Flow;
+use crate::io::{ConnectionId, Flow};
 use crate::pool::BackendState;
 use sip::Instant;
 use siphasher::sip::SipHasher13;
@@ -267,7 +267,9 @@ fn write_flow(flow: &Flow, out: &mut Vec<u8>) {
     out.extend_from_slice(&flow.listener.0.to_be_bytes());
     write_address(flow.local, out);
     write_address(flow.remote.ip(), out);
-    out.extend_from_slice(&flow.remote.port().to_be_bytes());
+    // A connection does not outlive the process: port 0 says that there was one.
+    let port = if flow.connection.is_some() { 0 } else { flow.remote.port() };
+    out.extend_from_slice(&port.to_be_bytes());
 }
 
 fn write_address(address: IpAddr, out: &mut Vec<u8>) {
@@ -352,7 +354,8 @@ impl<'a> Reader<'a> {
         let local = self.address()?;
         let remote = self.address()?;
         let port = u16::from_be_bytes(self.array()?);
-        Some(Flow { listener, local, remote: SocketAddr::new(remote, port) })
+        let connection = if port == 0 { ConnectionId::GONE } else { ConnectionId::NONE };
+        Some(Flow { listener, local, remote: SocketAddr::new(remote, port), connection })
     }
 
     fn key(&mut self) -> Option<DialogKey> {
@@ -511,6 +514,7 @@ mod tests {
             listener: ListenerId(7),
             local: "2001:db8::1".parse().expect("an address"),
             remote: "[2001:db8::2]:5070".parse().expect("an address and a port"),
+            connection: ConnectionId::NONE,
         };
         let key = DialogKey { from_peer: false, ..dialog().key };
         let inside = Binding { flow: far.into(), behind_nat: false, ..binding(11, 600) };

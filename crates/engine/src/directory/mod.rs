@@ -269,6 +269,7 @@ mod tests {
             listener: ListenerId(1),
             local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             remote: SocketAddr::from(([192, 0, 2, 1], port)),
+            connection: crate::io::ConnectionId::NONE,
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) fn address(text: &str) -> SocketAddr {
 /// From `remote` to the listener at `local`.
 pub(crate) fn flow(local: &str, remote: &str) -> Flow {
     let local = address(local);
-    Flow { listener: ListenerId::of("udp", local), local: local.ip(), remote: address(remote) }
+    Flow::of_datagram(ListenerId::of("udp", local), local.ip(), address(remote))
 }
 
 /// A message without a body from its lines, white space around which is layout.

@@ -4,8 +4,8 @@ use super::{Ask, BackendState, PingFailure, Pool};
 use crate::id::{BackendId, FarmId};
 use crate::policy::by_name;
 use crate::settings::{
-    Backend, Failover, Fallback, Farm, Maintenance, Persistence, Ping, Registrations, Rule, Service, Symmetric,
-    Transport,
+    Backend, Failover, Fallback, Farm, Maintenance, Persistence, Ping, Ports, Registrations, Rule, Service, Symmetric,
+    Transport, Verify,
 };
 use sip::Instant;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -81,7 +81,9 @@ pub(crate) fn backend(name: &str) -> Backend {
         id: BackendId::of("pbx", name, address),
         name: name.to_owned(),
         address,
-        transport: Transport::Udp,
+        transport: Some(Transport::Udp),
+        ports: Ports { tcp: 5060, tls: 5061 },
+        verify: Verify::System,
         sources: Vec::new(),
         weight: 1,
         priority: 1,
@@ -118,6 +120,9 @@ fn farm(algorithm: &str, backends: Vec<Backend>) -> Farm {
         keepalive: None,
         origin_header: None,
         source_header: None,
+        certificates: Vec::new(),
+        client_ca: None,
+        origins: Vec::new(),
         max_call_time: Duration::from_secs(12 * 3_600),
         trunks: Vec::new(),
         services: vec![service],

@@ -44,7 +44,7 @@ impl Core {
         if message.method() == Method::Ack {
             return;
         }
-        let backend = farm.running.backend_at(farm.settings, flow.remote).is_some();
+        let backend = farm.running.backend_at(farm.settings, &flow).is_some();
         self.answer(running, now, farm, flow, message, Answer::code(code), backend);
     }
 
@@ -101,7 +101,7 @@ impl Core {
         }
         let Some(via) = message.top_via() else { return };
         let upstream = forward::upstream(farm, flow, &via, via.rport().is_some());
-        if !is_safe(upstream.remote) {
+        if !is_safe(&upstream) {
             self.count(Counter::UnsafeDestination);
             return;
         }
@@ -181,8 +181,13 @@ impl Core {
     }
 }
 
-/// May a response go there? Never to many at once, never nowhere.
-pub(super) fn is_safe(remote: SocketAddr) -> bool {
+/// May a response go there?
+pub(super) fn is_safe(upstream: &Flow) -> bool {
+    upstream.connection.is_some() || is_one_host(upstream.remote)
+}
+
+/// Never to many at once, never nowhere.
+pub(super) fn is_one_host(remote: SocketAddr) -> bool {
     let address = remote.ip();
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     !broadcast && !address.is_multicast() && !address.is_unspecified() && remote.port() != 0
@@ -190,7 +195,7 @@ pub(super) fn is_safe(remote: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_safe;
+    use super::is_one_host;
     use crate::settings::Settings;
     use crate::shard::Shard;
     use crate::shared::Shared;
@@ -227,7 +232,7 @@ mod tests {
             ("[::]:5060", false),
             ("192.0.2.1:0", false),
         ] {
-            assert_eq!(is_safe(remote.parse().expect("a literal address")), safe, "{remote}");
+            assert_eq!(is_one_host(remote.parse().expect("a literal address")), safe, "{remote}");
         }
     }
 }

@@ -31,8 +31,8 @@ impl Core {
             index: (hash >> 32) as u32,
             attempt: 0,
             sequence: hash as u32,
-            // The same from each unit and after each start.
-            epoch: 0,
+            // The same from each unit and after each start; but a connection is of this process alone.
+            epoch: if upstream.connection.is_some() { self.shared.secrets.epoch } else { 0 },
             loop_hash,
             upstream,
         };
@@ -56,7 +56,7 @@ impl Core {
         };
         if let Some(known) = running.backend(tombstone.backend)
             && plan.to_backend
-            && let Some(flow) = arrival.farm.flow_towards(true, known.address)
+            && let Some(flow) = arrival.farm.flow_towards(true, known.reach.over(arrival.listener.transport))
         {
             plan.flow = flow;
             plan.parties.backend = tombstone.backend;
@@ -69,7 +69,7 @@ impl Core {
 
     /// A response whose way back stands in our Via.
     pub(super) fn forward_by_token(&mut self, now: Instant, message: &Checked<'_>, branch: &Branch) {
-        if !super::answer::is_safe(branch.upstream.remote) {
+        if !super::answer::is_safe(&branch.upstream) {
             self.count(Counter::UnsafeDestination);
             return;
         }
@@ -78,6 +78,7 @@ impl Core {
         };
         self.edits.clear();
         self.edits.remove_values(message, &[ours]);
+        upstream::add_length(message, &branch.upstream, &mut self.edits);
         if message.method() == Method::Register {
             register::restore_known(now, message, &self.shared.directory, &mut self.edits);
         }

@@ -6,7 +6,7 @@ use crate::context::{Cancel, Context};
 use crate::decide::Arrival;
 use crate::io::Packet;
 use crate::running::Running;
-use sip::transaction::{KeyClass, Link, OtherClient};
+use sip::transaction::{KeyClass, OtherClient};
 use sip::{Checked, Instant, Name};
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl Core {
         let packet = Packet::copy_from(&self.scratch);
         let to = branch.flow;
         branch.cancel = Cancel::Sent {
-            client: OtherClient::start(now, Link::Datagram, &TIMING),
+            client: OtherClient::start(now, running.link(&to), &TIMING),
             packet: packet.clone(),
             gives_up: now + CANCEL_PATIENCE,
         };

@@ -4,8 +4,8 @@ use super::{Core, Timer};
 use crate::counters::Counter;
 use crate::io::{Flow, Packet};
 use crate::pool::{BackendState, PingFailure};
-use crate::running::{Running, ping_of};
-use crate::settings::Ping;
+use crate::running::{Reach, Running, WrittenAddress, ping_of};
+use crate::settings::{Ping, Transport};
 use crate::token::Branch;
 use sip::{Checked, Instant};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct Target {
     state: Arc<BackendState>,
     flow: Flow,
     /// Our address, as the backend sees it.
-    written: Vec<u8>,
+    written: WrittenAddress,
     settings: Ping,
     interval: Duration,
     next_at: Instant,
@@ -57,7 +57,7 @@ impl Core {
                 let (true, Some(interval)) = (mine, settings.interval) else {
                     continue;
                 };
-                let Some(flow) = farm.flow_towards(true, backend.address) else {
+                let Some(flow) = farm.flow_towards(true, Reach::of(backend).by_itself(farm)) else {
                     continue;
                 };
                 let Some((_, listener)) = running.listener(flow.listener) else {
@@ -72,7 +72,7 @@ impl Core {
                 self.pinger.targets.push(Target {
                     state: Arc::clone(&farm.running.states[at]),
                     flow,
-                    written: farm.written(listener, flow.local, true).to_vec(),
+                    written: farm.written(listener, flow.local, true),
                     settings,
                     interval,
                     next_at,
@@ -133,15 +133,18 @@ impl Core {
         };
         let call_id = format!("{random:016x}@tandem");
         let branch = self.shared.secrets.seal_branch(&branch, call_id.as_bytes());
-        let ours = String::from_utf8_lossy(&target.written).into_owned();
-        let via = format!("SIP/2.0/UDP {ours};branch={}", String::from_utf8_lossy(&branch));
+        let mut via = Vec::new();
+        target.written.write_via(&mut via);
+        via.extend_from_slice(b";branch=");
+        via.extend_from_slice(&branch);
         let uri = format!("sip:{}", target.flow.remote);
+        let ours = String::from_utf8_lossy(target.written.host()).into_owned();
         let from = format!("<sip:ping@{ours}>;tag={:x}", random >> 32);
         let to = format!("<{uri}>");
         let request = sip::build::Request {
             method: b"OPTIONS",
             uri: uri.as_bytes(),
-            via: via.as_bytes(),
+            via: &via,
             from: from.as_bytes(),
             to: to.as_bytes(),
             call_id: call_id.as_bytes(),
@@ -154,6 +157,7 @@ impl Core {
         sip::build::request(&request, &mut self.scratch);
         let packet = Packet::copy_from(&self.scratch);
         let target = &mut self.pinger.targets[at];
+        let repeats = target.written.transport() == Transport::Udp;
         // A tenth of jitter keeps backends and units from beating together.
         let spread = target.interval / 10;
         let jitter = Duration::from_micros(jitter % (spread.as_micros() as u64).max(1));
@@ -163,7 +167,7 @@ impl Core {
             packet: packet.clone(),
             sent_at: now,
             gives_up: now + target.settings.timeout,
-            again_at: now + FIRST_RETRANSMISSION,
+            again_at: if repeats { now + FIRST_RETRANSMISSION } else { now + target.settings.timeout },
             again_after: FIRST_RETRANSMISSION,
         });
         let flow = target.flow;

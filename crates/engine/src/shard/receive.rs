@@ -68,7 +68,7 @@ impl Core {
         let at = usize::from(branch.attempt);
         let concerned = context.branches.get(at).is_some_and(|attempt| {
             let waiting = !attempt.finished && !attempt.answered;
-            waiting && attempt.flow.remote == flow.remote && attempt.sent.starts_with(returned)
+            waiting && attempt.flow.leads_like(&flow) && attempt.sent.starts_with(returned)
         });
         if concerned {
             self.count(Counter::Unreachable);
@@ -77,7 +77,10 @@ impl Core {
                 let event = state.on_unreachable(now);
                 self.tell_if(now, event);
             }
-            self.branch_failed(running, now, id, &mut context, at, 503);
+            // A phone whose connection is gone is not there; what else fails to arrive is a server's failure (RFC 3261 §16.9).
+            let is_phone = matches!(attempt.hop, Hop::Peer) && attempt.flow.connection.is_some();
+            let code = if is_phone { 480 } else { 503 };
+            self.branch_failed(running, now, id, &mut context, at, code);
         }
         self.settle(now, id, context);
     }
@@ -108,7 +111,7 @@ impl Core {
 
     fn leave_backend(&mut self, running: &Running, now: Instant, outage: Outage) {
         let Outage { backend, at: since } = outage;
-        let address = running.backend(backend).map(|known| known.address);
+        let reach = running.backend(backend).map(|known| known.reach);
         for id in self.table.live_ids() {
             let Some(mut context) = self.table.take(id) else {
                 continue;
@@ -129,7 +132,7 @@ impl Core {
                 _ => {}
             }
             let began = context.branches.first().is_some_and(|first| first.sent_at <= since);
-            if began && address == Some(context.upstream.remote) {
+            if began && reach.is_some_and(|reach| reach.is_of(&context.upstream)) {
                 self.cancel_orphan(running, now, &mut context);
             }
             self.settle(now, id, context);

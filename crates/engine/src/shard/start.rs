@@ -40,7 +40,7 @@ impl Core {
         }
         let upstream =
             forward::upstream(arrival.farm, arrival.flow, arrival.message.via(), arrival.message.asks_rport());
-        if !super::answer::is_safe(upstream.remote) {
+        if !super::answer::is_safe(&upstream) {
             self.count(Counter::UnsafeDestination);
             return;
         }
@@ -69,10 +69,11 @@ impl Core {
     ) {
         self.count(Counter::RequestsForwarded);
         let invite = context.kind.invite;
+        let link = running.link(&plan.flow);
         let client = if invite {
-            Client::Invite(InviteClient::start(now, Link::Datagram, &TIMING))
+            Client::Invite(InviteClient::start(now, link, &TIMING))
         } else {
-            Client::Other(OtherClient::start(now, Link::Datagram, &TIMING))
+            Client::Other(OtherClient::start(now, link, &TIMING))
         };
         let work = match &plan.hop {
             Hop::Backend(state) => Some(state.begin_work(context.kind.cost())),
@@ -158,11 +159,9 @@ impl Core {
 
 fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow, loop_hash: u32) -> Context {
     let kind = Kind::of(arrival);
-    let server = if kind.invite {
-        Server::Invite(InviteServer::start(Link::Datagram))
-    } else {
-        Server::Other(OtherServer::start(Link::Datagram))
-    };
+    let link = if upstream.connection.is_some() { Link::Stream } else { Link::Datagram };
+    let server =
+        if kind.invite { Server::Invite(InviteServer::start(link)) } else { Server::Other(OtherServer::start(link)) };
     Context {
         kind,
         farm: arrival.farm.settings.id,

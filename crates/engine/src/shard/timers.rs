@@ -191,7 +191,8 @@ impl Core {
         let packet = Packet::copy_from(b"\r\n\r\n");
         for flow in sweep.keep_alive {
             let wanted = running.listener(flow.listener).is_some_and(|(farm, _)| farm.settings.keepalive.is_some());
-            if wanted {
+            // A phone keeps its connection open by itself (RFC 5626 §4.4.1), and the kernel finds out if it is gone.
+            if wanted && !flow.connection.is_some() {
                 self.send(flow, packet.clone());
             }
         }

@@ -35,6 +35,7 @@ impl Core {
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
         edits.remove_values(message, &[ours]);
+        add_length(message, &context.upstream, &mut edits);
         if context.kind.register && (200..300).contains(&code) {
             self.registered(running, now, &context.branches[at], message, &mut edits);
         }
@@ -323,11 +324,18 @@ pub(super) fn hide_overload(message: &Checked<'_>, edits: &mut sip::Edits) {
     }
 }
 
+/// What goes up by a stream says its length, which a box that was reached by datagrams may have left out.
+pub(super) fn add_length(message: &Checked<'_>, upstream: &Flow, edits: &mut sip::Edits) {
+    if upstream.connection.is_some() && message.first(Name::ContentLength).is_none() {
+        edits.insert_with(message.headers_end(), |text| crate::forward::write_length(message, text));
+    }
+}
+
 /// The next Via names many hosts at once, or none: whoever made it wants our answer to spread (RFC 4475 §3.3.10).
 fn leads_nowhere(next: &Value<'_>) -> bool {
     sip::value::via(next).is_ok_and(|via| match via.host {
         Host::Ip(address) if via.received().is_none() => {
-            !super::answer::is_safe(SocketAddr::new(address, via.port.unwrap_or(5060)))
+            !super::answer::is_one_host(SocketAddr::new(address, via.port.unwrap_or(5060)))
         }
         _ => false,
     })

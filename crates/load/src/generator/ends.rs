@@ -118,8 +118,10 @@ pub(super) fn towards(target: SocketAddr, own: SocketAddr) -> SocketAddr {
 /// would be lost in it. A socket that shares nothing finds out.
 fn free_address(wanted: SocketAddr) -> Result<SocketAddr, NetError> {
     match UdpSocket::bind(wanted) {
-        Ok(probe) => probe.local_addr().map_err(|error| NetError::Socket { address: wanted, error }),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(NetError::AddressInUse { address: wanted }),
+        Ok(probe) => probe.local_addr().map_err(|error| NetError::Socket { transport: "udp", address: wanted, error }),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Err(NetError::AddressInUse { transport: "udp", address: wanted })
+        }
         // Whatever else it is, opening the socket says it.
         Err(_) => Ok(wanted),
     }

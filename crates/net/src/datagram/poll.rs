@@ -6,17 +6,30 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// A set of sockets to wait for (epoll, level-triggered): a socket is reported as long as there is something to read. Sockets may be
-/// added while another thread waits; a closed one leaves by itself.
+/// A set of sockets to wait for (epoll, level-triggered): a socket is reported as long as what it is watched for holds. Sockets may be
+/// added, changed and removed while another thread waits; a closed one leaves by itself.
 pub struct Poll {
     descriptor: OwnedFd,
 }
 
-/// What [`Poll::wait`] found.
+/// What a socket is watched for. Errors, and the end of both directions, are reported in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interest {
+    /// There is something to read, the peer's end included.
+    pub readable: bool,
+    /// There is room to write.
+    pub writable: bool,
+}
+
+/// What [`Poll::wait`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Ready {
-    /// The number given to [`Poll::add`].
+    /// The number given to [`Poll::add`] or [`Poll::watch`].
     pub token: u64,
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer of a stream sends nothing more, or the stream is over.
+    pub hung_up: bool,
     /// An error is queued at the socket, perhaps besides datagrams.
     pub error: bool,
 }
@@ -34,13 +47,30 @@ impl Poll {
         Ok(Self { descriptor })
     }
 
-    /// Adds `source` under the number `token`.
+    /// Adds `source` under the number `token`, to wait for what it receives.
     pub fn add(&self, source: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+        self.control(libc::EPOLL_CTL_ADD, source, token, libc::EPOLLIN as u32)
+    }
+
+    /// Adds the stream `source` under the number `token`.
+    pub fn watch(&self, source: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, source, token, interest.flags())
+    }
+
+    /// Replaces what the stream `source` is watched for.
+    pub fn modify(&self, source: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, source, token, interest.flags())
+    }
+
+    /// Takes `source` out of the set.
+    pub fn remove(&self, source: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, source, 0, 0)
+    }
+
+    fn control(&self, operation: c_int, source: BorrowedFd<'_>, token: u64, events: u32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: token };
         // SAFETY: both descriptors are open while they are borrowed; `event` lives until the call returns, which copies it.
-        let result = unsafe {
-            libc::epoll_ctl(self.descriptor.as_raw_fd(), libc::EPOLL_CTL_ADD, source.as_raw_fd(), &mut event)
-        };
+        let result = unsafe { libc::epoll_ctl(self.descriptor.as_raw_fd(), operation, source.as_raw_fd(), &mut event) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
@@ -60,9 +90,24 @@ impl Poll {
         ready.extend(events.iter().take(count).map(|event| {
             // The fields are copied: the entries are packed, so that references to them would not be aligned.
             let (flags, token) = (event.events, event.u64);
-            Ready { token, error: flags & libc::EPOLLERR as u32 != 0 }
+            let has = |flag: c_int| flags & flag as u32 != 0;
+            Ready {
+                token,
+                readable: has(libc::EPOLLIN),
+                writable: has(libc::EPOLLOUT),
+                hung_up: has(libc::EPOLLHUP | libc::EPOLLRDHUP),
+                error: has(libc::EPOLLERR),
+            }
         }));
         Ok(())
+    }
+}
+
+impl Interest {
+    fn flags(self) -> u32 {
+        let readable = if self.readable { libc::EPOLLIN | libc::EPOLLRDHUP } else { 0 };
+        let writable = if self.writable { libc::EPOLLOUT } else { 0 };
+        (readable | writable) as u32
     }
 }
 
@@ -115,6 +160,7 @@ const EVENTS: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn waits_are_rounded_up() {
@@ -136,9 +182,33 @@ mod tests {
         wake.wake();
         wake.wake();
         poll.wait(Some(Duration::ZERO), &mut ready).expect("the poll is open");
-        assert_eq!(ready, [Ready { token: 7, error: false }]);
+        assert_eq!(ready, [Ready { token: 7, readable: true, ..Ready::default() }]);
         wake.clear();
         poll.wait(Some(Duration::ZERO), &mut ready).expect("the poll is open");
         assert_eq!(ready, []);
+    }
+
+    #[test]
+    fn a_stream_is_reported_for_what_it_is_watched_for_and_for_its_end() {
+        let poll = Poll::new().expect("a descriptor is free");
+        let (ours, theirs) = UnixStream::pair().expect("a descriptor is free");
+        let wait = || {
+            let mut ready = Vec::new();
+            poll.wait(Some(Duration::ZERO), &mut ready).expect("the poll is open");
+            ready
+        };
+        let both = Interest { readable: true, writable: true };
+        poll.watch(ours.as_fd(), 7, both).expect("the descriptor is open");
+        assert_eq!(wait(), [Ready { token: 7, writable: true, ..Ready::default() }]);
+        (&theirs).write_all(b"x").expect("there is room");
+        assert_eq!(wait(), [Ready { token: 7, readable: true, writable: true, ..Ready::default() }]);
+        let neither = Interest { readable: false, writable: false };
+        poll.modify(ours.as_fd(), 7, neither).expect("the descriptor was added");
+        assert_eq!(wait(), []);
+        drop(theirs);
+        assert!(wait().iter().all(|ready| ready.hung_up && !ready.readable && !ready.writable));
+        assert_eq!(wait().len(), 1, "the end of both directions is reported in any case");
+        poll.remove(ours.as_fd()).expect("the descriptor was added");
+        assert_eq!(wait(), []);
     }
 }

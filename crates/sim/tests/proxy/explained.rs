@@ -44,7 +44,7 @@ impl Unit {
 }
 
 fn flow_of(phone: usize) -> Flow {
-    Flow { listener: ListenerId::of("udp", VIP), local: VIP.ip(), remote: phone_address(phone) }
+    Flow::of_datagram(ListenerId::of("udp", VIP), VIP.ip(), phone_address(phone))
 }
 
 fn at(seconds: u64) -> Instant {

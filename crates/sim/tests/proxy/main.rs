@@ -16,6 +16,7 @@ mod responses;
 mod restart;
 mod rules;
 mod steps;
+mod streams;
 mod timers;
 mod tokens;
 mod unreachable;

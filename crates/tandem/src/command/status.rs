@@ -4,7 +4,7 @@ use crate::configuration;
 use crate::table::{Align, Cell, Colour, lines, paint};
 use crate::unit::control::{self, Request};
 use crate::unit::state_dir;
-use crate::unit::status::{BackendStatus, FarmStatus, NetworkStatus, ServiceStatus, Status};
+use crate::unit::status::{BackendStatus, CertificateStatus, FarmStatus, NetworkStatus, ServiceStatus, Status};
 use anyhow::Context;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -87,6 +87,7 @@ fn page(status: &Status, coloured: bool) -> String {
     for farm in &status.farms {
         add_farm(&mut page, farm, coloured);
     }
+    add_certificates(&mut page, &status.certificates, coloured);
     add_counters(&mut page, status, coloured);
     add_network(&mut page, &status.network, coloured);
     page
@@ -133,6 +134,21 @@ fn backend_row(backend: &BackendStatus) -> Vec<Cell> {
 }
 
 /// Reasons of refusals, and the other counters that tell of something unusual, where they were met.
+fn add_certificates(page: &mut String, certificates: &[CertificateStatus], coloured: bool) {
+    if certificates.is_empty() {
+        return;
+    }
+    add(page, "");
+    for certificate in certificates {
+        let left = match certificate.days_left {
+            ..0 => paint("has ended", Colour::Red, coloured),
+            days @ 0..=ENDING_DAYS => paint(&format!("ends in {days} days"), Colour::Yellow, coloured),
+            days => format!("ends in {days} days"),
+        };
+        add(page, &format!("certificate {}  {}  {left}", certificate.file, certificate.names.join(", ")));
+    }
+}
+
 fn add_counters(page: &mut String, status: &Status, coloured: bool) {
     let shown = status.counters.iter().filter(|counter| {
         let unusual = !counter.label.is_empty() || UNUSUAL.contains(&counter.name.as_str());
@@ -206,6 +222,8 @@ fn duration(seconds: u64) -> String {
 }
 
 /// A farm that left the configuration is shown as long as a backend of it has calls.
+/// From then on the end of a certificate is near.
+const ENDING_DAYS: i64 = 30;
 const NO_LISTENERS: &str = "no longer configured";
 
 const COLUMNS: [(&str, Align); 11] = [

@@ -6,7 +6,7 @@ use super::places::Places;
 use super::{BOXES, DOMAIN};
 use anyhow::{Context, Result, anyhow};
 use engine::{BackendId, Secrets, Shared};
-use net::{Clock, Tap, Udp};
+use net::{Clock, DataPlane, Tap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A running balancer. Stops when dropped.
 pub(super) struct Balancer {
-    _udp: Udp,
+    _data_plane: DataPlane,
     names: Vec<(BackendId, String)>,
 }
 
@@ -45,8 +45,9 @@ impl Balancer {
         };
         let tap = capture.map(|capture| capture as Arc<dyn Tap>);
         // The warnings speak of bursts that two phones do not make.
-        let (udp, _warnings) = Udp::start(shared, WORKERS, SHARDS, events, tap).context("cannot start the balancer")?;
-        Ok(Self { _udp: udp, names })
+        let (data_plane, _warnings) =
+            DataPlane::start(shared, WORKERS, SHARDS, events, tap).context("cannot start the balancer")?;
+        Ok(Self { _data_plane: data_plane, names })
     }
 
     /// The name of a PBX as an event tells it.

@@ -17,7 +17,7 @@ pub(crate) fn flow(settings: &Settings, listener: Option<&str>, source: Option<S
     if remote.is_ipv4() != listener.bind.is_ipv4() {
         return Err(format!("{remote} and the listener {} are of different address families", name_of(listener)));
     }
-    Ok(Flow { listener: listener.id, local: listener.bind.ip(), remote })
+    Ok(Flow::of_datagram(listener.id, listener.bind.ip(), remote))
 }
 
 /// As written in the configuration, a wildcard as its address.

@@ -19,12 +19,12 @@ use engine::{BackendId, Explanation, Shared};
 use events::Events;
 use facts::FactsLog;
 use log::Log;
-use net::{Clock, Udp};
+use net::{Clock, DataPlane};
 use privileges::Told;
 use retired::Retired;
 use sip::Instant;
 use state_dir::StateDir;
-use status::{Rates, Sample, Status, UnitStatus};
+use status::{CertificateStatus, Rates, Sample, Status, UnitStatus};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,7 @@ pub(crate) struct Unit {
     /// What runs. Held while a new configuration is taken, so that one comes after the other.
     checked: Mutex<Checked>,
     /// `None` once stopped.
-    udp: Mutex<Option<Udp>>,
+    data_plane: Mutex<Option<DataPlane>>,
     facts: Mutex<FactsLog>,
     /// The last write of facts failed: told once, not twice a second.
     facts_failing: AtomicBool,
@@ -75,8 +75,8 @@ impl Unit {
         let (facts, loaded) = FactsLog::open(&state, &shared, now)?;
         let events = Arc::new(Events::new(Arc::clone(&log), Arc::clone(&shared)));
         let hearing = Arc::clone(&events);
-        let (udp, warnings) =
-            Udp::start(Arc::clone(&shared), workers, shards, move |event| hearing.handle(&event), None)?;
+        let (data_plane, warnings) =
+            DataPlane::start(Arc::clone(&shared), workers, shards, move |event| hearing.handle(&event), None)?;
         let unit = Arc::new(Self {
             config_path: config_path.to_path_buf(),
             state,
@@ -85,7 +85,7 @@ impl Unit {
             log,
             events,
             checked: Mutex::new(checked),
-            udp: Mutex::new(Some(udp)),
+            data_plane: Mutex::new(Some(data_plane)),
             facts: Mutex::new(facts),
             facts_failing: AtomicBool::new(false),
             rates: Mutex::default(),
@@ -159,7 +159,10 @@ impl Unit {
         };
         let sample = self.sample_now(now);
         let (rates, retired) = (lock(&self.rates), lock(&self.retired));
-        Status::new(unit, &sample, &rates, &self.shared.settings(), &self.events, &retired)
+        let certificates = lock(&self.data_plane).as_ref().map(DataPlane::certificates).unwrap_or_default();
+        let mut status = Status::new(unit, &sample, &rates, &self.shared.settings(), &self.events, &retired);
+        status.certificates = certificates.into_iter().map(|known| CertificateStatus::at(known, unix_ms())).collect();
+        status
     }
 
     /// What the unit would do with a message.
@@ -200,8 +203,8 @@ impl Unit {
     /// Closes the listeners and writes the last facts. `reason` goes into the log's last line.
     pub(crate) fn stop(&self, reason: &str) {
         self.stopped.store(true, Ordering::Relaxed);
-        if let Some(udp) = lock(&self.udp).take() {
-            udp.stop();
+        if let Some(data_plane) = lock(&self.data_plane).take() {
+            data_plane.stop();
         }
         if let Err(error) = lock(&self.facts).close(&self.shared) {
             self.log.error("FactsFailed", &format!("the last facts are not written: {error}"));
@@ -224,7 +227,52 @@ impl Unit {
             .name("facts".to_owned())
             .spawn(move || unit.keep_facts())
             .context("cannot start the thread that writes facts")?;
+        let unit = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("certificates".to_owned())
+            .spawn(move || unit.watch_certificates())
+            .context("cannot start the thread that watches certificates")?;
         Ok(())
+    }
+
+    /// New certificates are taken up when their files change; those that end soon are told once a day.
+    fn watch_certificates(&self) {
+        let (mut told_at, mut is_refused) = (Clock::now(), false);
+        while !self.stopped.load(Ordering::Relaxed) {
+            std::thread::sleep(CERTIFICATES_EVERY);
+            let settings = self.shared.settings();
+            let planes = lock(&self.data_plane);
+            let Some(plane) = planes.as_ref() else { return };
+            let outcome = plane.follow_certificates(&settings);
+            let now = Clock::now();
+            let is_due = now.saturating_since(told_at) >= ENDING_TOLD_EVERY;
+            let ending = if is_due { plane.ending_certificates() } else { Vec::new() };
+            drop(planes);
+            if is_due {
+                told_at = now;
+            }
+            let refused_before = std::mem::replace(&mut is_refused, outcome.is_err());
+            match outcome {
+                Ok(None) => {}
+                Ok(Some(warnings)) => {
+                    self.log.info("Certificates", "certificates are read again: a file has changed");
+                    self.warn_of_certificates(&warnings);
+                }
+                // The file may be half written: it is read again until it can be used.
+                Err(_) if refused_before => {}
+                Err(error) => {
+                    let message = format!("the old certificates stay in use: {error}");
+                    self.log.error("CertificatesRefused", &message);
+                }
+            }
+            self.warn_of_certificates(&ending);
+        }
+    }
+
+    fn warn_of_certificates(&self, warnings: &[net::Warning]) {
+        for warning in warnings {
+            self.log.warn("Certificates", &warning.to_string());
+        }
     }
 
     fn keep_facts(&self) {
@@ -261,8 +309,8 @@ impl Unit {
         };
         let changes = told_changes(running, &next);
         // The sockets first, since only they can be refused.
-        let warnings = match lock(&self.udp).as_ref() {
-            Some(udp) => udp.apply_settings(&next.settings).map_err(|error| error.to_string())?,
+        let warnings = match lock(&self.data_plane).as_ref() {
+            Some(data_plane) => data_plane.apply_settings(&next.settings).map_err(|error| error.to_string())?,
             None => return Err("the unit has stopped".to_owned()),
         };
         let now = Clock::now();
@@ -277,7 +325,7 @@ impl Unit {
     }
 
     fn sample_now(&self, now: Instant) -> Sample {
-        let network = lock(&self.udp).as_ref().map(Udp::counters).unwrap_or_default();
+        let network = lock(&self.data_plane).as_ref().map(DataPlane::counters).unwrap_or_default();
         Sample { at: now, snapshot: self.shared.snapshot(now), network }
     }
 
@@ -359,6 +407,8 @@ fn shard_count(workers: usize) -> usize {
 /// Beginnings of the lines of changes that take effect at the next start without saying so themselves.
 const MADE_ONCE: [&str; 1] = ["limits: sticky "];
 const SHARDS_PER_WORKER: usize = 4;
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
+const ENDING_TOLD_EVERY: Duration = Duration::from_secs(24 * 3_600);
 /// Facts are on their way to the disk within a second: this, and the time to write.
 const FACTS_EVERY: Duration = Duration::from_millis(500);
 

@@ -3,7 +3,7 @@
 use super::events::Events;
 use super::retired::{Place, Retired};
 use engine::{BackendId, BackendSnapshot, FarmSnapshot, ServiceSnapshot, Settings, Snapshot};
-use net::NetCounters;
+use net::{NetCounters, StreamCounters};
 use serde::{Deserialize, Serialize};
 use sip::Instant;
 use std::time::Duration;
@@ -19,9 +19,22 @@ pub(crate) struct Status {
     /// Transactions held, those included that only wait for retransmissions.
     pub(crate) transactions: u64,
     pub(crate) rates: RatesStatus,
-    /// Totals since the start. "refused" stands once for each reason that was met, with the reason as its label.
+    /// Totals since the start, but for the connections. "refused" and "connections_ended" stand once for each reason that was met, with
+    /// the reason as their label.
     pub(crate) counters: Vec<CounterStatus>,
     pub(crate) network: NetworkStatus,
+    /// Those that tls and wss listeners show.
+    pub(crate) certificates: Vec<CertificateStatus>,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct CertificateStatus {
+    pub(crate) file: String,
+    pub(crate) names: Vec<String>,
+    /// The last second at which it is valid, in seconds of Unix time.
+    pub(crate) not_after: i64,
+    /// Whole days until then; negative: it is over.
+    pub(crate) days_left: i64,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -152,8 +165,9 @@ impl Status {
                 responses_per_s: rates.per_second(|sample| counter(sample, "responses")),
                 calls_per_s: rates.per_second(|sample| counter(sample, "calls_started")),
             },
-            counters: counters.collect(),
+            counters: counters.chain(stream_counters(&now.network.streams)).collect(),
             network: network_status(&now.network, rates),
+            certificates: Vec::new(),
         }
     }
 }
@@ -277,6 +291,38 @@ fn network_status(network: &NetCounters, rates: &Rates) -> NetworkStatus {
     }
 }
 
+impl CertificateStatus {
+    /// A certificate as seen at this moment, in milliseconds of Unix time.
+    pub(crate) fn at(known: net::CertificateStatus, unix_ms: u64) -> Self {
+        let now = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
+        Self {
+            file: known.file,
+            names: known.names,
+            not_after: known.not_after_unix,
+            days_left: known.not_after_unix.saturating_sub(now).div_euclid(DAY_SECONDS),
+        }
+    }
+}
+
+fn stream_counters(streams: &StreamCounters) -> impl Iterator<Item = CounterStatus> {
+    let named = [
+        ("connections", streams.connections),
+        ("connections_accepted", streams.accepted),
+        ("connections_opened", streams.opened),
+        ("connections_not_accepted", streams.accept_failures),
+        ("stream_messages_received", streams.received),
+        ("stream_messages_sent", streams.sent),
+        ("stream_messages_not_sent", streams.not_sent),
+        ("stream_queues_full", streams.queue_full),
+    ];
+    let ended = streams.ended.iter().filter(|(_, value)| *value > 0).map(|(label, value)| (ENDED, *label, *value));
+    named.into_iter().map(|(name, value)| (name, "", value)).chain(ended).map(|(name, label, value)| CounterStatus {
+        name: name.to_owned(),
+        label: label.to_owned(),
+        value,
+    })
+}
+
 fn counter(sample: &Sample, name: &str) -> u64 {
     sample.snapshot.counters.iter().find(|(known, _, _)| *known == name).map_or(0, |(_, _, value)| *value)
 }
@@ -309,6 +355,8 @@ fn one_decimal(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
+const DAY_SECONDS: i64 = 24 * 3_600;
+const ENDED: &str = "connections_ended";
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -52,6 +52,33 @@ fn a_thousand_calls_all_succeed_by_weight() {
     assert!(unit.process().is_running());
 }
 
+/// From either transport to either: one connection for all calls, one for each call, datagrams.
+#[test]
+fn calls_cross_between_tcp_and_udp() {
+    if peer("sipp").is_none() || !namespace() {
+        return;
+    }
+    let unit = Unit::start(&format!(
+        "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:{UNIT}\", \"tcp:{UNIT}\"]\n\
+         [[farm.backend]]\nname = \"pbx1\"\naddress = \"{FIRST}\"\n\
+         [[farm.backend]]\nname = \"pbx2\"\naddress = \"{SECOND}\"\ntransport = \"tcp\"\n"
+    ));
+    let folder = unit.folder().to_path_buf();
+    let _first = sipp::callees(&folder, FIRST, Duration::from_millis(20));
+    let _second = sipp::callees_over("t1", &folder, SECOND, Duration::from_millis(20));
+    for (transport, caller) in [("t1", "127.0.0.41:5060"), ("tn", "127.0.0.42:5060"), ("u1", "127.0.0.43:5060")] {
+        let hold = Duration::from_millis(200);
+        let mut callers = sipp::callers_over(transport, &folder, caller, UNIT, 200, 100, hold);
+        sipp::assert_all_succeed(&mut callers, Duration::from_secs(60));
+    }
+    let status = unit.status();
+    for name in ["pbx1", "pbx2"] {
+        assert!(number(&status, name, "requests") >= 600, "{status:#}");
+    }
+    assert!(counter(&status, "connections_accepted", "") >= 201, "{status:#}");
+    assert!((1..=4).contains(&counter(&status, "connections_opened", "")), "{status:#}");
+}
+
 #[test]
 fn a_reload_that_removes_the_box_of_running_calls_ends_none() {
     if peer("sipp").is_none() || !namespace() {

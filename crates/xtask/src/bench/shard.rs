@@ -126,7 +126,7 @@ impl Town {
     fn relay(&mut self, from: SocketAddr, bytes: &[u8]) -> Result<(SocketAddr, Packet)> {
         self.now += PER_MESSAGE;
         let listener = self.settings.farms.first().and_then(|farm| farm.listeners.first()).context("nobody listens")?;
-        let flow = Flow { listener: listener.id, local: VIP.ip(), remote: from };
+        let flow = Flow::of_datagram(listener.id, VIP.ip(), from);
         let mut relayed = None;
         let start = time::Instant::now();
         if self.messages.is_multiple_of(BATCH) {

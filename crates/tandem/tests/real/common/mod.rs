@@ -93,8 +93,11 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
 pub fn is_bound(at: &str) -> bool {
     let address: std::net::SocketAddrV4 = at.parse().expect("an IPv4 address and a port");
     let wanted = format!("{:08X}:{:04X}", u32::from(*address.ip()).swap_bytes(), address.port());
-    let table = std::fs::read_to_string("/proc/thread-self/net/udp").expect("Linux shows its sockets");
-    table.lines().any(|line| line.split_whitespace().nth(1) == Some(&wanted))
+    ["udp", "tcp"].iter().any(|transport| {
+        let table = std::fs::read_to_string(format!("/proc/thread-self/net/{transport}"));
+        let table = table.expect("Linux shows its sockets");
+        table.lines().any(|line| line.split_whitespace().nth(1) == Some(&wanted))
+    })
 }
 
 /// Gives the test's network further IPv6 addresses: of 127.0.0.0/8 it has all, of IPv6 only `::1`. To be called after [`namespace`].

@@ -7,7 +7,25 @@ use std::time::Duration;
 
 /// `calls` calls of one sipp, `rate` a second, each lasting `hold`, to `sip:clyde@…` through `proxy`. Ends by itself.
 pub fn callers(folder: &Path, at: &str, proxy: &str, calls: u32, rate: u32, hold: Duration) -> Process {
+    callers_over("u1", folder, at, proxy, calls, rate, hold)
+}
+
+/// The same over one of sipp's transports: `u1` one UDP socket, `t1` one TCP connection, `tn` a connection for each call.
+pub fn callers_over(
+    transport: &str,
+    folder: &Path,
+    at: &str,
+    proxy: &str,
+    calls: u32,
+    rate: u32,
+    hold: Duration,
+) -> Process {
     let arguments = [
+        "-t".to_owned(),
+        transport.to_owned(),
+        // Fewer than the files that a process may open, or sipp refuses to start.
+        "-max_socket".to_owned(),
+        "500".to_owned(),
         proxy.to_owned(),
         "-s".to_owned(),
         "clyde".to_owned(),
@@ -26,7 +44,13 @@ pub fn callers(folder: &Path, at: &str, proxy: &str, calls: u32, rate: u32, hold
 
 /// A server that lets each call ring for `ringing`. Runs until it is dropped.
 pub fn callees(folder: &Path, at: &str, ringing: Duration) -> Process {
-    let callees = launch(folder, "callee", at, &["-d".to_owned(), ringing.as_millis().to_string()]);
+    callees_over("u1", folder, at, ringing)
+}
+
+/// The same over one of sipp's transports.
+pub fn callees_over(transport: &str, folder: &Path, at: &str, ringing: Duration) -> Process {
+    let arguments = ["-t", transport, "-d", &ringing.as_millis().to_string()].map(str::to_owned);
+    let callees = launch(folder, "callee", at, &arguments);
     assert!(super::holds_within(Duration::from_secs(10), || super::is_bound(at)), "sipp does not listen at {at}");
     callees
 }

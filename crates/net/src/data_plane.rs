@@ -1,10 +1,11 @@
-//! The UDP data plane: workers, shards and sockets together.
+//! The data plane: workers, shards, sockets and connections together.
 
 use crate::clock::Clock;
 use crate::counters::{NetCounters, Tallies};
 use crate::datagram::{Poll, Wake};
 use crate::shards::Shards;
 use crate::socket::{NetError, Warning};
+use crate::stream::{CertificateStatus, Connections, TlsError, TlsStore, TlsWarning};
 use crate::table::Table;
 use crate::worker::Worker;
 use engine::{Event, Settings, Shard, Shared};
@@ -17,18 +18,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// The running data plane. Stops when dropped.
-pub struct Udp {
+pub struct DataPlane {
     unit: Arc<Unit>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Sees every datagram that comes and goes, in the worker's thread: it must be quick.
+/// Sees every datagram and every message of a stream that comes and goes, in the worker's thread: it must be quick.
 pub trait Tap: Send + Sync {
-    /// `local`, `remote`: our end and the peer's. `outgoing`: sent by us, or handed to the kernel at least.
+    /// `local`, `remote`: our end and the peer's. `outgoing`: sent by us, or about to be. `bytes`: of a stream one whole message, as it
+    /// is without TLS and WebSocket.
     fn packet(&self, local: SocketAddr, remote: SocketAddr, outgoing: bool, bytes: &[u8]);
 }
 
-impl Udp {
+impl DataPlane {
     /// Opens the listeners of the settings in `shared` and starts `workers` threads (at least one) that feed `shards` shards (at least
     /// one; some multiple of the workers lets them rarely meet). `events` is called in the workers' threads between two batches.
     ///
@@ -41,9 +43,10 @@ impl Udp {
         tap: Option<Arc<dyn Tap>>,
     ) -> Result<(Self, Vec<Warning>), NetError> {
         let settings = shared.settings();
+        let (tls, mut warnings) = load_tls(&settings)?;
         let seats = (0..workers.max(1)).map(|_| Seat::new()).collect::<Result<Vec<Seat>, NetError>>()?;
-        let polls: Vec<&Poll> = seats.iter().map(|seat| &seat.poll).collect();
-        let (table, warnings) = Table::default().succeed(&settings, &polls, Clock::now())?;
+        let (table, of_sockets) = Table::default().succeed(&settings, &polls(&seats), Clock::now())?;
+        warnings.extend(of_sockets);
         let machines = (0..shards.max(1))
             .map(|index| {
                 let shard = Shard::new(index, Arc::clone(&shared));
@@ -51,8 +54,10 @@ impl Udp {
                 (Turn { shard, batch: u64::MAX }, deadline)
             })
             .collect();
+        let owned = seats.iter().map(|seat| Arc::clone(&seat.poll)).collect();
         let unit = Arc::new(Unit {
             shards: Shards::new(machines, settings.limits.shard_inbox),
+            connections: Connections::new(owned, &settings, Arc::new(tls), Clock::now()),
             seats,
             table: Mutex::new(Arc::new(table)),
             generation: AtomicU64::new(0),
@@ -67,7 +72,7 @@ impl Udp {
             let unit = Arc::clone(&running.unit);
             // An error drops `running`, which stops the workers that started.
             let thread = std::thread::Builder::new()
-                .name(format!("udp-{index}"))
+                .name(format!("worker-{index}"))
                 .spawn(move || {
                     let _guard = EndOnPanic;
                     Worker::new(unit, index).run();
@@ -78,17 +83,44 @@ impl Udp {
         Ok((running, warnings))
     }
 
-    /// Follows the listeners and limits of new `settings`: opens new listeners first, all or none, and lets those that are gone go on
-    /// for 32 s, so that answers under way still pass. To be called before the engine gets the same settings.
+    /// Follows the listeners, limits and certificates of new `settings`: reads the files and opens new listeners first, all or none, and
+    /// lets those that are gone go on for 32 s, so that answers under way still pass; of streams nobody new is let in meanwhile. To be
+    /// called before the engine gets the same settings.
     pub fn apply_settings(&self, settings: &Settings) -> Result<Vec<Warning>, NetError> {
         let unit = &self.unit;
-        let polls: Vec<&Poll> = unit.seats.iter().map(|seat| &seat.poll).collect();
+        let (tls, mut warnings) = load_tls(settings)?;
         let mut table = unit.lock_table();
-        let (next, warnings) = table.succeed(settings, &polls, Clock::now())?;
+        let (next, of_sockets) = table.succeed(settings, &polls(&unit.seats), Clock::now())?;
+        warnings.extend(of_sockets);
+        // Before anybody is accepted at a new listener.
+        unit.connections.follow(settings, Arc::new(tls));
         unit.publish(&mut table, next);
         drop(table);
         unit.shards.set_inbox_limit(settings.limits.shard_inbox);
         Ok(warnings)
+    }
+
+    /// Reads the files with certificates and keys again if one of them has changed; `None` if none has. `settings`: those in use. New
+    /// connections meet the new certificates. On an error the old ones stay in use.
+    pub fn follow_certificates(&self, settings: &Settings) -> Result<Option<Vec<Warning>>, NetError> {
+        let connections = &self.unit.connections;
+        let tls = connections.tls();
+        if !tls.changed_files() {
+            return Ok(None);
+        }
+        let (next, warnings) = tls.reload(settings).map_err(refused_files)?;
+        connections.set_tls(Arc::new(next));
+        Ok(Some(warnings.iter().map(told).collect()))
+    }
+
+    /// The certificates that are shown to clients.
+    pub fn certificates(&self) -> Vec<CertificateStatus> {
+        self.unit.connections.tls().certificates()
+    }
+
+    /// A warning for each of them that ends within 30 days, or has ended.
+    pub fn ending_certificates(&self) -> Vec<Warning> {
+        self.unit.connections.tls().ending_now().iter().map(told).collect()
     }
 
     /// What was counted up to now.
@@ -97,6 +129,7 @@ impl Udp {
         let mut counters = NetCounters {
             kernel_drops: unit.lock_table().kernel_drops() + unit.drops_of_closed.load(Ordering::Relaxed),
             elapsed: Clock::now().saturating_since(unit.started),
+            streams: unit.connections.counters(),
             ..NetCounters::default()
         };
         for seat in &unit.seats {
@@ -105,18 +138,21 @@ impl Udp {
             counters.sent += worker.sent;
             counters.inbox_overflow += seat.tallies.inbox_overflow.value();
             counters.send_errors += seat.tallies.send_errors.value();
+            counters.streams.received += seat.tallies.stream_received.value();
+            counters.streams.sent += seat.tallies.stream_sent.value();
+            counters.streams.not_sent += seat.tallies.stream_not_sent.value();
             counters.workers.push(worker);
         }
         counters
     }
 
-    /// Ends the workers after the batch each is at, waits for them, and closes the sockets.
+    /// Ends the workers after the batch each is at, waits for them, and closes the sockets and connections.
     pub fn stop(self) {
         // Dropping does it.
     }
 }
 
-impl Drop for Udp {
+impl Drop for DataPlane {
     fn drop(&mut self) {
         self.unit.stop.store(true, Ordering::SeqCst);
         self.unit.wake_all();
@@ -130,6 +166,7 @@ impl Drop for Udp {
 /// What the workers share.
 pub(crate) struct Unit {
     pub(crate) shards: Shards<Turn>,
+    pub(crate) connections: Connections,
     /// One per worker.
     pub(crate) seats: Vec<Seat>,
     pub(crate) events: Box<dyn Fn(Event) + Send + Sync>,
@@ -152,7 +189,7 @@ pub(crate) struct Turn {
 /// What others see and touch of a worker. Alone in its cache lines.
 #[repr(align(128))]
 pub(crate) struct Seat {
-    pub(crate) poll: Poll,
+    pub(crate) poll: Arc<Poll>,
     pub(crate) wake: Wake,
     /// While the worker sleeps: until when, in microseconds; else 0.
     pub(crate) sleeps_until: AtomicU64,
@@ -181,9 +218,12 @@ impl Unit {
     pub(crate) fn close_expired(&self) {
         let mut table = self.lock_table();
         // Another worker may have been first.
-        if let Some((next, drops)) = table.without_closed(Clock::now()) {
-            self.drops_of_closed.fetch_add(drops, Ordering::Relaxed);
-            self.publish(&mut table, next);
+        let Some((next, closed)) = table.without_closed(Clock::now()) else { return };
+        self.drops_of_closed.fetch_add(closed.kernel_drops, Ordering::Relaxed);
+        self.publish(&mut table, next);
+        drop(table);
+        for id in closed.streams {
+            self.connections.close_listener(id);
         }
     }
 
@@ -229,7 +269,7 @@ impl Seat {
         };
         let (poll, wake) = open().map_err(|error| NetError::Poll { error })?;
         Ok(Self {
-            poll,
+            poll: Arc::new(poll),
             wake,
             sleeps_until: AtomicU64::new(0),
             called_by: AtomicUsize::new(0),
@@ -246,6 +286,23 @@ impl Seat {
     }
 }
 
+fn polls(seats: &[Seat]) -> Vec<&Poll> {
+    seats.iter().map(|seat| seat.poll.as_ref()).collect()
+}
+
+fn load_tls(settings: &Settings) -> Result<(TlsStore, Vec<Warning>), NetError> {
+    let (store, warnings) = TlsStore::load(settings).map_err(refused_files)?;
+    Ok((store, warnings.iter().map(told).collect()))
+}
+
+fn refused_files(error: TlsError) -> NetError {
+    NetError::Certificates { error: Box::new(error) }
+}
+
+fn told(warning: &TlsWarning) -> Warning {
+    Warning::Certificates { text: warning.to_string() }
+}
+
 /// Ends the process when the worker that holds it panics.
 struct EndOnPanic;
 
@@ -257,5 +314,5 @@ impl Drop for EndOnPanic {
     }
 }
 
-/// The wake-up's number in a poll; listeners have smaller ones.
+/// The wake-up's number in a poll; listeners and connections have smaller ones.
 pub(crate) const WAKE_TOKEN: u64 = u64::MAX;

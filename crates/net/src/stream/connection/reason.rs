@@ -1,0 +1,139 @@
+//! Why a connection ended, or never came to be.
+
+use crate::stream::wire::WireFault;
+use sip::frame::FrameFault;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter each, shown with its label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reason {
+    /// The peer ended it in order.
+    PeerClosed,
+    /// The socket failed: reset by the peer, or the way to it is gone.
+    Reset,
+    /// Nothing came for too long.
+    Idle,
+    /// TLS or the upgrade took too long.
+    HandshakeTimedOut,
+    /// A message did not become whole in time.
+    MessageTimedOut,
+    /// Nobody knows where the next message begins.
+    Framing(FrameFault),
+    /// TLS failed, or there is no certificate to speak it with.
+    Tls,
+    /// The WebSocket was refused or broken.
+    WebSocket,
+    /// The peer reads nothing although something waits for it.
+    QueueStuck,
+    /// The unit has as many connections as it may.
+    TooMany,
+    /// So has their source address.
+    TooManyOfSource,
+    /// The listener left the configuration, and its grace is over.
+    ListenerClosed,
+    /// The peer cannot be connected to: it refuses, or there is no way.
+    ConnectRefused,
+    /// The peer did not answer.
+    ConnectTimedOut,
+}
+
+/// How often each reason was met.
+pub(crate) struct ReasonCounts([AtomicU64; Reason::ALL.len()]);
+
+impl Reason {
+    pub(crate) const ALL: [Self; 18] = [
+        Self::PeerClosed,
+        Self::Reset,
+        Self::Idle,
+        Self::HandshakeTimedOut,
+        Self::MessageTimedOut,
+        Self::Framing(FrameFault::LengthMissing),
+        Self::Framing(FrameFault::LengthRepeated),
+        Self::Framing(FrameFault::LengthUnreadable),
+        Self::Framing(FrameFault::TooLarge),
+        Self::Framing(FrameFault::LineEnd),
+        Self::Tls,
+        Self::WebSocket,
+        Self::QueueStuck,
+        Self::TooMany,
+        Self::TooManyOfSource,
+        Self::ListenerClosed,
+        Self::ConnectRefused,
+        Self::ConnectTimedOut,
+    ];
+
+    pub(crate) fn of(fault: &WireFault) -> Self {
+        match fault {
+            WireFault::Framing(fault) => Self::Framing(*fault),
+            WireFault::Tls(_) => Self::Tls,
+            WireFault::WebSocket(_) => Self::WebSocket,
+            WireFault::Closed => Self::PeerClosed,
+        }
+    }
+
+    /// The reason as a metric label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::Reset => "reset",
+            Self::Idle => "idle",
+            Self::HandshakeTimedOut => "handshake_timed_out",
+            Self::MessageTimedOut => "message_timed_out",
+            Self::Framing(fault) => fault.label(),
+            Self::Tls => "tls",
+            Self::WebSocket => "web_socket",
+            Self::QueueStuck => "queue_stuck",
+            Self::TooMany => "too_many",
+            Self::TooManyOfSource => "too_many_of_source",
+            Self::ListenerClosed => "listener_closed",
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimedOut => "connect_timed_out",
+        }
+    }
+}
+
+impl ReasonCounts {
+    pub(crate) fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; Reason::ALL.len()])
+    }
+
+    pub(crate) fn add(&self, reason: Reason) {
+        // Rare beside messages, so that a search costs nothing.
+        for (known, count) in Reason::ALL.iter().zip(&self.0) {
+            if *known == reason {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Every reason's label with its count.
+    pub(crate) fn read(&self) -> Vec<(&'static str, u64)> {
+        Reason::ALL.iter().zip(&self.0).map(|(reason, count)| (reason.label(), count.load(Ordering::Relaxed))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_reason_has_a_counter_and_a_label_of_its_own() {
+        let labels: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        let counts = ReasonCounts::new();
+        for (times, reason) in (1..).zip(Reason::ALL) {
+            (0..times).for_each(|_| counts.add(reason));
+        }
+        let wanted: Vec<(&str, u64)> = Reason::ALL.iter().map(|reason| reason.label()).zip(1..).collect();
+        assert_eq!(counts.read(), wanted);
+    }
+
+    #[test]
+    fn a_fault_of_the_wire_is_a_reason() {
+        let framing = WireFault::Framing(FrameFault::TooLarge);
+        assert_eq!(Reason::of(&framing), Reason::Framing(FrameFault::TooLarge));
+        assert_eq!(Reason::of(&WireFault::Tls("bad record".to_owned())), Reason::Tls);
+        assert_eq!(Reason::of(&WireFault::Closed), Reason::PeerClosed);
+    }
+}

@@ -1,0 +1,411 @@
+//! Every state and its ends, on a socket made of memory.
+
+use super::*;
+use engine::{ConnectionId, ListenerId};
+use std::cell::{RefCell, RefMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What the socket of a connection would say, decided by the test.
+#[derive(Default)]
+struct Pretended {
+    /// What can be read, piece by piece; then it would wait.
+    incoming: VecDeque<io::Result<Vec<u8>>>,
+    /// What was written.
+    taken: Vec<u8>,
+    /// Octets that it takes before it would wait.
+    room: usize,
+    broken: bool,
+    connect_error: Option<ErrorKind>,
+    end_told: bool,
+    forgets: bool,
+}
+
+/// One is the connection's, one the test's: both are the same socket.
+struct Handle(Rc<RefCell<Pretended>>);
+
+impl Handle {
+    fn lock(&self) -> RefMut<'_, Pretended> {
+        self.0.borrow_mut()
+    }
+}
+
+impl Read for Handle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.lock().incoming.pop_front().unwrap_or_else(|| Err(ErrorKind::WouldBlock.into()))?;
+        buffer[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
+    }
+}
+
+impl Write for Handle {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let mut socket = self.lock();
+        if socket.broken {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let count = octets.len().min(socket.room);
+        if count == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        socket.room -= count;
+        socket.taken.extend_from_slice(&octets[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Socket for Handle {
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(self.lock().connect_error.take().map(io::Error::from))
+    }
+
+    fn end_writing(&self) -> io::Result<()> {
+        self.lock().end_told = true;
+        Ok(())
+    }
+
+    fn forget_unsent(&self) {
+        self.lock().forgets = true;
+    }
+}
+
+/// A connection and the test's side of its socket.
+struct World {
+    now: Instant,
+    connection: Connection<Handle>,
+    socket: Handle,
+    reader: Reader,
+}
+
+fn limits() -> StreamLimits {
+    StreamLimits {
+        connections: 10,
+        per_source: 10,
+        idle: Duration::from_secs(900),
+        partial: Duration::from_secs(10),
+        handshake: Duration::from_secs(5),
+        stuck: Duration::from_secs(30),
+        queue_octets: 1_000,
+        message: sip::Limits::default(),
+    }
+}
+
+fn flow() -> Flow {
+    Flow {
+        listener: ListenerId(1),
+        local: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        remote: SocketAddr::from(([127, 0, 0, 1], 5070)),
+        connection: ConnectionId(7),
+    }
+}
+
+fn message(number: usize) -> Vec<u8> {
+    format!("SIP/2.0 200 OK\r\nCall-ID: {number:04}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+}
+
+impl World {
+    fn new(make: impl FnOnce(Handle, Wire, Instant) -> Connection<Handle>, wire: Wire) -> Self {
+        let state = Pretended { room: usize::MAX, ..Pretended::default() };
+        let shared = Rc::new(RefCell::new(state));
+        let now = Instant::from_micros(1_000_000);
+        let connection = make(Handle(Rc::clone(&shared)), wire, now);
+        Self { now, connection, socket: Handle(shared), reader: Reader::new() }
+    }
+
+    fn accepted() -> Self {
+        Self::new(Connection::accepted, Wire::plain(sip::Limits::default()))
+    }
+
+    fn opened() -> Self {
+        Self::new(Connection::opened, Wire::plain(sip::Limits::default()))
+    }
+
+    /// Accepted, and the upgrade of its WebSocket is awaited.
+    fn handshaking() -> Self {
+        let wire = Wire::plain(sip::Limits::default()).with_web_socket(Arc::from([]));
+        Self::new(Connection::accepted, wire)
+    }
+
+    fn send(&mut self, octets: &[u8]) -> Result<(), NotSent> {
+        self.connection.send(&flow(), &Packet::copy_from(octets), self.now, limits().queue_octets)
+    }
+
+    fn ready(&mut self, readable: bool, writable: bool) {
+        let ready = Ready { readable, writable, ..Ready::default() };
+        self.connection.ready(&ready, self.now, &mut self.reader);
+    }
+
+    /// The peer sends this.
+    fn arrive(&mut self, octets: &[u8]) {
+        self.socket.lock().incoming.push_back(Ok(octets.to_vec()));
+        self.ready(true, false);
+    }
+
+    fn arrive_end(&mut self) {
+        self.arrive(b"");
+    }
+
+    /// The socket takes so much more.
+    fn make_room(&mut self, octets: usize) {
+        self.socket.lock().room = octets;
+        self.ready(false, true);
+    }
+
+    /// Lets the time pass, and sweeps only if the connection asked for it.
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        if self.connection.due(&limits()) <= self.now {
+            self.connection.expire(self.now, &limits());
+        }
+    }
+
+    /// Why it ended, and how many messages were lost by it.
+    fn end(&mut self) -> Option<(Reason, usize)> {
+        self.connection.take_end().map(|end| (end.reason, end.lost.len()))
+    }
+
+    fn taken(&self) -> Vec<u8> {
+        self.socket.lock().taken.clone()
+    }
+
+    fn came(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.reader.came)
+    }
+
+    fn waits_for(&mut self) -> (bool, bool) {
+        self.connection.change_of_interest();
+        let Interest { readable, writable } = self.connection.watched();
+        (readable, writable)
+    }
+}
+
+#[test]
+fn messages_pass_both_ways_at_once() {
+    let mut world = World::accepted();
+    assert_eq!(world.waits_for(), (true, false));
+    world.arrive(&[message(1), message(2)].concat());
+    assert_eq!(world.came(), [message(1), message(2)]);
+    assert_eq!(world.send(&message(3)), Ok(()));
+    assert_eq!(world.taken(), message(3));
+    assert_eq!(world.waits_for(), (true, false), "nothing waits");
+    world.arrive(b"\r\n\r\n");
+    assert_eq!(world.taken(), [message(3), b"\r\n".to_vec()].concat(), "a keep-alive is answered in the same turn");
+    assert_eq!(world.end(), None);
+}
+
+#[test]
+fn what_the_socket_does_not_take_waits_for_it_in_order() {
+    let mut world = World::accepted();
+    world.socket.lock().room = 10;
+    assert_eq!((world.send(&message(1)), world.send(&message(2))), (Ok(()), Ok(())));
+    assert_eq!(world.taken().len(), 10);
+    assert_eq!(world.waits_for(), (true, true));
+    world.make_room(message(1).len());
+    assert_eq!(world.connection.held.len(), 1, "the first is through, the second is not");
+    world.make_room(usize::MAX);
+    assert_eq!(world.taken(), [message(1), message(2)].concat());
+    assert_eq!((world.connection.held.len(), world.waits_for()), (0, (true, false)));
+}
+
+#[test]
+fn a_peer_that_does_not_read_gets_no_more_than_its_queue_and_is_left() {
+    let mut world = World::accepted();
+    world.socket.lock().room = 0;
+    let mut sent = 0;
+    while world.send(&message(sent)).is_ok() {
+        sent += 1;
+    }
+    assert_eq!(sent, 1_000 / message(0).len());
+    assert_eq!(world.send(&message(0)), Err(NotSent::QueueFull));
+    // Anything that moves begins the time anew; what comes from the peer does not.
+    world.pass(Duration::from_secs(29));
+    world.make_room(1);
+    world.pass(Duration::from_secs(29));
+    world.arrive(b"\r\n\r\n");
+    assert_eq!(world.end(), None);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.end(), Some((Reason::QueueStuck, sent)));
+    assert!(world.connection.is_over() && world.socket.lock().forgets);
+    assert_eq!(world.send(&message(0)), Err(NotSent::Gone));
+}
+
+#[test]
+fn what_was_sent_before_it_is_connected_follows_or_comes_back() {
+    let mut world = World::opened();
+    assert_eq!((world.send(&message(1)), world.send(&message(2))), (Ok(()), Ok(())));
+    assert_eq!((world.taken().len(), world.waits_for()), (0, (false, true)));
+    world.ready(false, true);
+    assert_eq!(world.taken(), [message(1), message(2)].concat());
+    assert_eq!((world.connection.held.len(), world.connection.held_octets, world.waits_for()), (0, 0, (true, false)));
+
+    let mut world = World::opened();
+    let mut sent = 0;
+    while world.send(&message(sent)).is_ok() {
+        sent += 1;
+    }
+    assert_eq!(sent, 1_000 / message(0).len(), "the queue is bounded before it is connected too");
+    world.socket.lock().connect_error = Some(ErrorKind::ConnectionRefused);
+    let ready = Ready { token: 0, readable: true, writable: true, hung_up: true, error: true };
+    world.connection.ready(&ready, world.now, &mut world.reader);
+    let end = world.connection.take_end().expect("it was refused");
+    let lost: Vec<Vec<u8>> = end.lost.iter().map(|held| held.packet.to_vec()).collect();
+    assert_eq!((end.reason, lost), (Reason::ConnectRefused, (0..sent).map(message).collect::<Vec<Vec<u8>>>()));
+    assert!(end.lost.iter().all(|held| held.flow == flow()));
+    assert!(world.connection.is_over());
+}
+
+#[test]
+fn connecting_and_the_handshake_take_no_longer_than_they_may() {
+    let mut world = World::opened();
+    assert_eq!(world.send(&message(1)), Ok(()));
+    world.pass(Duration::from_millis(4_999));
+    assert_eq!(world.end(), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!((world.end(), world.connection.is_over()), (Some((Reason::ConnectTimedOut, 1)), true));
+
+    let mut world = World::opened();
+    world.socket.lock().connect_error = Some(ErrorKind::TimedOut);
+    world.ready(false, true);
+    assert_eq!(world.end(), Some((Reason::ConnectTimedOut, 0)));
+
+    let mut world = World::handshaking();
+    assert_eq!(world.send(&message(1)), Ok(()));
+    world.pass(Duration::from_millis(3_000));
+    world.arrive(b"GET / HTTP/1.1\r\n");
+    world.pass(Duration::from_millis(1_999));
+    assert_eq!(world.end(), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!((world.end(), world.connection.is_over()), (Some((Reason::HandshakeTimedOut, 1)), true));
+}
+
+#[test]
+fn a_message_may_take_its_time_but_no_longer() {
+    let mut world = World::accepted();
+    let text = message(1);
+    // The end of one message and the beginning of the next come together: the next begins then.
+    world.arrive(&text[..20]);
+    world.pass(Duration::from_secs(9));
+    world.arrive(&[&text[20..], &text[..5]].concat());
+    assert_eq!(world.came(), [message(1)]);
+    world.pass(Duration::from_secs(9));
+    // Further octets of the same message win no time.
+    world.arrive(&text[5..10]);
+    world.pass(Duration::from_millis(999));
+    assert_eq!(world.end(), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.end(), Some((Reason::MessageTimedOut, 0)));
+    assert!(world.socket.lock().end_told && !world.connection.is_over());
+}
+
+#[test]
+fn silence_ends_it_and_any_octets_break_it() {
+    let mut world = World::accepted();
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(899));
+        assert_eq!(world.end(), None);
+        world.arrive(b"\r\n\r\n");
+    }
+    // What we send proves nothing of the peer.
+    world.pass(Duration::from_secs(899));
+    assert_eq!(world.send(&message(1)), Ok(()));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.end(), Some((Reason::Idle, 0)));
+    assert_eq!(world.send(&message(1)), Err(NotSent::Gone));
+    assert_eq!(world.waits_for(), (true, false), "the peer's end is awaited");
+    world.arrive(&message(2));
+    assert!(world.came().is_empty(), "what comes after the end is dropped");
+    world.arrive_end();
+    assert!(world.connection.is_over());
+    assert_eq!(world.end(), None, "an end is told once");
+}
+
+#[test]
+fn a_peer_that_does_not_answer_our_end_is_not_waited_for() {
+    let mut world = World::accepted();
+    world.arrive(b"no SIP at all\r\n\r\n");
+    let end = world.connection.take_end().expect("nobody can frame this");
+    assert!(matches!(end.reason, Reason::Framing(_)) && end.fault.is_some());
+    assert!(world.socket.lock().end_told);
+    world.pass(CLOSING - Duration::from_micros(1));
+    assert!(!world.connection.is_over());
+    world.pass(Duration::from_micros(1));
+    assert!(world.connection.is_over());
+}
+
+#[test]
+fn messages_before_a_fault_count() {
+    let mut world = World::accepted();
+    world.arrive(&[message(1), b"no SIP at all\r\n\r\n".to_vec()].concat());
+    assert_eq!(world.came(), [message(1)]);
+    assert!(matches!(world.end(), Some((Reason::Framing(_), 0))));
+}
+
+#[test]
+fn the_peers_end_is_answered_by_ours() {
+    let mut world = World::accepted();
+    world.arrive_end();
+    assert_eq!((world.end(), world.connection.is_over()), (Some((Reason::PeerClosed, 0)), true));
+
+    // A peer that ends only its own side is still told what was on its way; but nobody relies on that.
+    let mut world = World::accepted();
+    world.socket.lock().room = 10;
+    assert_eq!(world.send(&message(1)), Ok(()));
+    world.arrive_end();
+    assert_eq!(world.end(), Some((Reason::PeerClosed, 1)));
+    assert_eq!(world.waits_for(), (false, true), "an end that was read is not reported again");
+    world.make_room(usize::MAX);
+    assert_eq!((world.taken(), world.connection.is_over()), (message(1), true));
+}
+
+#[test]
+fn a_socket_that_fails_gives_back_what_it_did_not_take() {
+    let mut world = World::accepted();
+    world.socket.lock().room = 10;
+    assert_eq!((world.send(&message(1)), world.send(&message(2))), (Ok(()), Ok(())));
+    world.socket.lock().incoming.push_back(Err(ErrorKind::ConnectionReset.into()));
+    world.ready(true, false);
+    assert_eq!((world.end(), world.connection.is_over()), (Some((Reason::Reset, 2)), true));
+
+    // Found out by the sender: its message is its own to give back.
+    let mut world = World::accepted();
+    world.socket.lock().broken = true;
+    assert_eq!(world.send(&message(1)), Err(NotSent::Gone));
+    assert_eq!((world.end(), world.connection.is_over()), (Some((Reason::Reset, 0)), true));
+}
+
+#[test]
+fn connections_of_a_listener_that_is_gone_are_ended() {
+    for (mut world, is_over) in [(World::accepted(), false), (World::opened(), true), (World::handshaking(), true)] {
+        world.connection.doom();
+        assert_eq!(world.connection.due(&limits()), Instant::default());
+        world.pass(Duration::ZERO);
+        assert_eq!((world.end(), world.connection.is_over()), (Some((Reason::ListenerClosed, 0)), is_over));
+        assert!(world.connection.due(&limits()) > world.now, "it is not swept again and again");
+    }
+}
+
+#[test]
+fn an_idle_connection_rests_once() {
+    let mut world = World::accepted();
+    world.arrive(&message(1));
+    assert_eq!(world.connection.due(&limits()), world.now + REST_AFTER);
+    world.pass(REST_AFTER);
+    assert!(world.connection.rested);
+    assert_eq!(world.connection.due(&limits()), world.now + (limits().idle - REST_AFTER));
+    world.arrive(&message(2));
+    assert_eq!(world.came(), [message(1), message(2)]);
+    assert!(!world.connection.rested);
+}
+
+#[test]
+fn limits_are_those_of_the_settings() {
+    let settings = engine::Limits::default();
+    let limits = StreamLimits::of(&settings);
+    assert_eq!((limits.stuck, limits.partial), (Duration::from_secs(30), Duration::from_secs(10)));
+    assert_eq!((limits.queue_octets, limits.message.message_bytes), (1_048_576, 65_535));
+}

@@ -1,0 +1,576 @@
+//! All connections of a unit: their numbers, their limits, who leads where, accepting and opening.
+//!
+//! A connection's number names its owner too, the worker that accepted or opened it (the remainder by the number of workers): its poll
+//! watches the socket, and it alone reads and looks after deadlines. Everybody may send.
+//!
+//! Three tables lead to connections, each with short locks of its own: by number, by listener and remote address ([`Lead`]), and how
+//! many a source address has. While a lead's lock is held the table of numbers may be locked (opening does), never the other way round,
+//! and nothing is locked while a connection is, so that no two can wait for each other. What a lock is needed for is done when the
+//! connection's own is released: messages are handed to the shards after that too, so that a sender never waits for a shard.
+//!
+//! A connection that begins to end leaves the leads at once and the table of numbers when it is over. Whoever found it before that is
+//! told that it is gone, and opens another where that is allowed.
+
+mod terms;
+
+use super::connection::{Connection, End, NotSent, Reader, Reason, ReasonCounts};
+use super::tls::TlsStore;
+use super::wire::Wire;
+use crate::counters::{StreamCounters, StreamFault};
+use crate::datagram::{Poll, Ready};
+use crate::socket;
+use arc_swap::ArcSwap;
+use engine::{ConnectionId, Flow, Input, ListenerId, Packet, Settings, Transport};
+use sip::Instant;
+use std::collections::HashMap;
+use std::collections::hash_map::{Entry as Place, RandomState};
+use std::hash::BuildHasher;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use terms::Terms;
+
+/// Shared by all workers.
+pub(crate) struct Connections {
+    /// One per worker.
+    polls: Vec<Arc<Poll>>,
+    shares: Vec<Share>,
+    /// By number: [`STRIPES`] per worker.
+    stripes: Vec<Mutex<HashMap<u32, Arc<Entry>>>>,
+    leads: Vec<Mutex<HashMap<Lead, Arc<Entry>>>>,
+    hasher: RandomState,
+    /// How many accepted connections each source has.
+    sources: Mutex<HashMap<IpAddr, usize>>,
+    /// Connections that were accepted, or are about to be.
+    accepted: AtomicUsize,
+    opened: AtomicUsize,
+    terms: ArcSwap<Terms>,
+    tls: ArcSwap<TlsStore>,
+    counts: Counts,
+}
+
+/// A listener for streams, without its sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StreamListener {
+    pub(crate) id: ListenerId,
+    pub(crate) transport: Transport,
+    pub(crate) bind: SocketAddr,
+}
+
+/// Whoever wants to reach this remote address from this listener shares one connection.
+type Lead = (ListenerId, SocketAddr);
+
+/// What belongs to one worker. Alone in its cache lines.
+#[repr(align(128))]
+struct Share {
+    /// Counts the numbers given.
+    sequence: AtomicU32,
+    /// Connections that it owns.
+    owned: AtomicUsize,
+    /// Counts the sweeps.
+    sweeps: AtomicUsize,
+}
+
+struct Entry {
+    number: u32,
+    /// As its messages are told.
+    flow: Flow,
+    /// Whose share of the connections it takes; `None` for those we open.
+    source: Option<IpAddr>,
+    /// When it is to be swept, in microseconds. Written under the lock.
+    due: AtomicU64,
+    connection: Mutex<Connection<TcpStream>>,
+}
+
+struct Counts {
+    accepted: AtomicU64,
+    opened: AtomicU64,
+    queue_full: AtomicU64,
+    accept_failures: AtomicU64,
+    reasons: ReasonCounts,
+    last_fault: Mutex<Option<StreamFault>>,
+}
+
+impl Connections {
+    /// `polls`: the workers', in their order.
+    pub(crate) fn new(polls: Vec<Arc<Poll>>, settings: &Settings, tls: Arc<TlsStore>, now: Instant) -> Self {
+        let workers = polls.len();
+        Self {
+            shares: (0..workers).map(|_| Share::beginning(now)).collect(),
+            stripes: (0..workers * STRIPES).map(|_| Mutex::default()).collect(),
+            leads: (0..LEAD_STRIPES).map(|_| Mutex::default()).collect(),
+            polls,
+            hasher: RandomState::new(),
+            sources: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            opened: AtomicUsize::new(0),
+            terms: ArcSwap::from_pointee(Terms::of(settings)),
+            tls: ArcSwap::new(tls),
+            counts: Counts::new(),
+        }
+    }
+
+    /// Follows new settings. Connections go on with the certificates and the limit of one message that they have.
+    pub(crate) fn follow(&self, settings: &Settings, tls: Arc<TlsStore>) {
+        self.tls.store(tls);
+        let terms = Arc::new(Terms::of(settings));
+        self.terms.store(Arc::clone(&terms));
+        self.each(|entry| {
+            let connection = entry.lock();
+            entry.due.store(connection.due(&terms.limits).as_micros(), Ordering::Relaxed);
+        });
+    }
+
+    pub(crate) fn tls(&self) -> Arc<TlsStore> {
+        self.tls.load_full()
+    }
+
+    pub(crate) fn set_tls(&self, tls: Arc<TlsStore>) {
+        self.tls.store(tls);
+    }
+
+    /// Whether `worker` owns any: only then has [`Connections::sweep`] something to do.
+    pub(crate) fn owns_any(&self, worker: usize) -> bool {
+        self.shares[worker].owned.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes a socket that `worker` accepted at a listener; over a limit it is closed again.
+    pub(crate) fn accept(
+        &self,
+        worker: usize,
+        at: &StreamListener,
+        socket: TcpStream,
+        remote: SocketAddr,
+        now: Instant,
+    ) {
+        let terms = self.terms.load_full();
+        let remote = without_label(remote);
+        let source = source_of(remote.ip());
+        let outcome = self.reserve(source, &terms).and_then(|()| {
+            self.admit(worker, at, socket, remote, now, &terms).inspect_err(|_| self.release(Some(source)))
+        });
+        match outcome {
+            Ok(entry) => {
+                self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+                let lead = entry.lead();
+                lock(self.lead_stripe(&lead)).insert(lead, entry);
+            }
+            Err(reason) => self.counts.reasons.add(reason),
+        }
+    }
+
+    /// The kernel has no more descriptors or memory for connections.
+    pub(crate) fn count_accept_failure(&self) {
+        self.counts.accept_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends on `flow.connection`; without one, on a connection from this listener to `flow.remote`, which `worker` opens if there is
+    /// none. After an error the caller tells the shard.
+    pub(crate) fn send(
+        &self,
+        worker: usize,
+        at: &StreamListener,
+        flow: &Flow,
+        packet: &Packet,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        if flow.connection.is_some() {
+            // A number may come again after sixteen million others: the peer must be the same one.
+            let entry = self.entry(flow.connection.0).filter(|entry| entry.lead() == (flow.listener, flow.remote));
+            return self.send_on(&entry.ok_or(NotSent::Gone)?, flow, packet, now);
+        }
+        // The one that is found may have ended just now, or turn out so: then another one is opened, once.
+        for _ in 0..2 {
+            let entry = self.leading(worker, at, flow, now)?;
+            match self.send_on(&entry, flow, packet, now) {
+                Err(NotSent::Gone) => self.unlead(&entry),
+                outcome => return outcome,
+            }
+        }
+        Err(NotSent::Gone)
+    }
+
+    /// Serves the connection with this token, whose owner calls: reads what `reader` has room for, writes what waits. Tells `each`
+    /// the messages that came, and those of ours that were not delivered if it ends.
+    pub(crate) fn ready(&self, ready: &Ready, now: Instant, reader: &mut Reader, each: &mut dyn FnMut(Input<'_>)) {
+        // An event may have been found before another one ended the connection.
+        let Some(entry) = number_of(ready.token).and_then(|number| self.entry(number)) else { return };
+        let mut connection = entry.lock();
+        connection.ready(ready, now, reader);
+        let (end, is_over) = self.settle(&entry, &mut connection);
+        drop(connection);
+        for message in reader.came.drain(..) {
+            each(Input::Datagram { flow: entry.flow, bytes: &message });
+        }
+        self.conclude(&entry, end, is_over, each);
+    }
+
+    /// Ends those of `worker` that wait too long, a part of them at a time: [`SWEEP_PARTS`] calls meet all of them. Tells `each` which
+    /// messages of ours were not delivered.
+    pub(crate) fn sweep(&self, worker: usize, now: Instant, each: &mut dyn FnMut(Input<'_>)) {
+        let part = self.shares[worker].sweeps.fetch_add(1, Ordering::Relaxed) % SWEEP_PARTS;
+        let mut due: Vec<Arc<Entry>> = Vec::new();
+        for stripe in self.stripes[worker * STRIPES..][..STRIPES].iter().skip(part).step_by(SWEEP_PARTS) {
+            let stripe = lock(stripe);
+            let room = SWEPT_AT_ONCE - due.len();
+            due.extend(stripe.values().filter(|entry| entry.is_due(now)).take(room).cloned());
+        }
+        let terms = self.terms.load_full();
+        for entry in due {
+            let mut connection = entry.lock();
+            connection.expire(now, &terms.limits);
+            let (end, is_over) = self.settle(&entry, &mut connection);
+            drop(connection);
+            self.conclude(&entry, end, is_over, each);
+        }
+    }
+
+    /// The listener's grace is over: its connections are ended by the next sweeps.
+    pub(crate) fn close_listener(&self, id: ListenerId) {
+        self.each(|entry| {
+            if entry.flow.listener == id {
+                let mut connection = entry.lock();
+                connection.doom();
+                if !connection.is_over() {
+                    entry.due.store(0, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+
+    /// What was counted up to now, but for the messages, which the workers count.
+    pub(crate) fn counters(&self) -> StreamCounters {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        StreamCounters {
+            connections: self.shares.iter().map(|share| share.owned.load(Ordering::Relaxed) as u64).sum(),
+            accepted: read(&self.counts.accepted),
+            opened: read(&self.counts.opened),
+            queue_full: read(&self.counts.queue_full),
+            accept_failures: read(&self.counts.accept_failures),
+            ended: self.counts.reasons.read(),
+            last_fault: lock(&self.counts.last_fault).clone(),
+            ..StreamCounters::default()
+        }
+    }
+
+    /// A place for one more accepted connection.
+    fn reserve(&self, source: IpAddr, terms: &Terms) -> Result<(), Reason> {
+        let held = self.accepted.fetch_add(1, Ordering::Relaxed) + self.opened.load(Ordering::Relaxed);
+        let mut sources = lock(&self.sources);
+        let of_source = sources.get(&source).copied().unwrap_or(0);
+        let refused = if held >= terms.limits.connections {
+            Some(Reason::TooMany)
+        } else if of_source >= terms.limits.per_source {
+            Some(Reason::TooManyOfSource)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            self.accepted.fetch_sub(1, Ordering::Relaxed);
+            return Err(reason);
+        }
+        sources.insert(source, of_source + 1);
+        Ok(())
+    }
+
+    /// Gives the place back. `source`: of an accepted connection.
+    fn release(&self, source: Option<IpAddr>) {
+        let Some(source) = source else {
+            self.opened.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        self.accepted.fetch_sub(1, Ordering::Relaxed);
+        if let Place::Occupied(mut count) = lock(&self.sources).entry(source) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        worker: usize,
+        at: &StreamListener,
+        socket: TcpStream,
+        remote: SocketAddr,
+        now: Instant,
+        terms: &Terms,
+    ) -> Result<Arc<Entry>, Reason> {
+        socket.set_nonblocking(true).map_err(|_| Reason::Reset)?;
+        let wire = self.server_wire(at, terms).ok_or(Reason::Tls)?;
+        let local = socket.local_addr().map_err(|_| Reason::Reset)?.ip();
+        let flow = Flow { listener: at.id, local, remote, connection: ConnectionId::NONE };
+        let connection = Connection::accepted(socket, wire, now);
+        self.enter(worker, flow, Some(source_of(remote.ip())), connection, terms)
+    }
+
+    /// The connection from the listener to the flow's remote address; opened if there is none.
+    fn leading(&self, worker: usize, at: &StreamListener, flow: &Flow, now: Instant) -> Result<Arc<Entry>, NotSent> {
+        let lead = (at.id, flow.remote);
+        let mut leads = lock(self.lead_stripe(&lead));
+        if let Some(entry) = leads.get(&lead) {
+            return Ok(Arc::clone(entry));
+        }
+        // Opened under the lock, so that nobody opens another one meanwhile. It does not wait for the peer.
+        let held = self.opened.fetch_add(1, Ordering::Relaxed);
+        match self.open(worker, at, flow, now, held) {
+            Ok(entry) => {
+                self.counts.opened.fetch_add(1, Ordering::Relaxed);
+                leads.insert(lead, Arc::clone(&entry));
+                Ok(entry)
+            }
+            Err(reason) => {
+                self.release(None);
+                self.counts.reasons.add(reason);
+                Err(NotSent::Refused)
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        worker: usize,
+        at: &StreamListener,
+        flow: &Flow,
+        now: Instant,
+        held: usize,
+    ) -> Result<Arc<Entry>, Reason> {
+        let terms = self.terms.load_full();
+        if held >= terms.limits.connections {
+            return Err(Reason::TooMany);
+        }
+        let wire = match at.transport {
+            Transport::Tcp => Wire::plain(terms.limits.message),
+            Transport::Tls => self.client_wire(&(at.id, flow.remote), &terms).ok_or(Reason::Tls)?,
+            // Browsers connect to us; where one came from nobody listens.
+            Transport::Ws | Transport::Wss | Transport::Udp => return Err(Reason::ConnectRefused),
+        };
+        let from = if flow.local.is_unspecified() { at.bind.ip() } else { flow.local };
+        // Some servers take a connection's source for our Contact: so it is what we listen at, if the kernel lets us.
+        let socket =
+            socket::connect(SocketAddr::new(from, at.bind.port()), flow.remote).map_err(|_| Reason::ConnectRefused)?;
+        let local = socket.local_addr().map_or(from, |address| address.ip());
+        let flow = Flow { listener: at.id, local, remote: flow.remote, connection: ConnectionId::NONE };
+        self.enter(worker, flow, None, Connection::opened(socket, wire, now), &terms)
+    }
+
+    fn server_wire(&self, at: &StreamListener, terms: &Terms) -> Option<Wire> {
+        let message = terms.limits.message;
+        let wire = if at.transport.is_secure() {
+            let config = self.tls.load().server(at.id)?;
+            Wire::tls_server(config, message).ok()?
+        } else {
+            Wire::plain(message)
+        };
+        Some(if at.transport.is_web_socket() { wire.with_web_socket(terms.origins(at.id)) } else { wire })
+    }
+
+    fn client_wire(&self, lead: &Lead, terms: &Terms) -> Option<Wire> {
+        let (config, name) = self.tls.load().client(terms.backend(lead)?)?;
+        Wire::tls_client(config, name, terms.limits.message).ok()
+    }
+
+    /// Gives the connection a number and has the worker's poll watch it.
+    fn enter(
+        &self,
+        worker: usize,
+        flow: Flow,
+        source: Option<IpAddr>,
+        connection: Connection<TcpStream>,
+        terms: &Terms,
+    ) -> Result<Arc<Entry>, Reason> {
+        let due = AtomicU64::new(connection.due(&terms.limits).as_micros());
+        let number = self.free_number(worker).ok_or(Reason::TooMany)?;
+        let watched = connection.watched();
+        let socket = connection.socket().ok_or(Reason::Reset)?;
+        // Before anybody knows of it. Its owner, who is at work here, looks at its poll afterwards.
+        self.polls[worker].watch(socket.as_fd(), token_of(number), watched).map_err(|_| Reason::Reset)?;
+        let flow = Flow { connection: ConnectionId(number), ..flow };
+        let entry = Arc::new(Entry { number, flow, source, due, connection: Mutex::new(connection) });
+        lock(self.stripe(number)).insert(number, Arc::clone(&entry));
+        self.shares[worker].owned.fetch_add(1, Ordering::Relaxed);
+        Ok(entry)
+    }
+
+    /// A number of the worker's that no connection has. Nobody else takes it meanwhile.
+    fn free_number(&self, worker: usize) -> Option<u32> {
+        (0..NUMBERS_TRIED)
+            .map(|_| self.shares[worker].next_number(worker, self.polls.len()))
+            .find(|number| *number != 0 && !lock(self.stripe(*number)).contains_key(number))
+    }
+
+    fn entry(&self, number: u32) -> Option<Arc<Entry>> {
+        lock(self.stripe(number)).get(&number).cloned()
+    }
+
+    fn send_on(&self, entry: &Arc<Entry>, flow: &Flow, packet: &Packet, now: Instant) -> Result<(), NotSent> {
+        let queue_octets = self.terms.load().limits.queue_octets;
+        let mut connection = entry.lock();
+        let outcome = connection.send(flow, packet, now, queue_octets);
+        let (end, is_over) = self.settle(entry, &mut connection);
+        drop(connection);
+        if outcome == Err(NotSent::QueueFull) {
+            self.counts.queue_full.fetch_add(1, Ordering::Relaxed);
+        }
+        // Where sending finds out that the socket failed nothing else was held: it would not have been tried.
+        self.conclude(entry, end, is_over, &mut |_| ());
+        outcome
+    }
+
+    /// After anything was done with a connection, before it is unlocked: has its poll watch for what it waits for now.
+    fn settle(&self, entry: &Entry, connection: &mut Connection<TcpStream>) -> (Option<End>, bool) {
+        if let Some(interest) = connection.change_of_interest()
+            && let Some(socket) = connection.socket()
+        {
+            // Fails only for want of memory in the kernel; then what waits does not move, and the sweep ends it.
+            let _unwatched =
+                self.polls[self.owner(entry.number)].modify(socket.as_fd(), token_of(entry.number), interest);
+        }
+        let due = connection.due(&self.terms.load().limits);
+        entry.due.store(due.as_micros(), Ordering::Relaxed);
+        (connection.take_end(), connection.is_over())
+    }
+
+    /// The same, after it was unlocked.
+    fn conclude(&self, entry: &Arc<Entry>, end: Option<End>, is_over: bool, each: &mut dyn FnMut(Input<'_>)) {
+        if is_over && lock(self.stripe(entry.number)).remove(&entry.number).is_some() {
+            self.shares[self.owner(entry.number)].owned.fetch_sub(1, Ordering::Relaxed);
+            self.release(entry.source);
+        }
+        let Some(End { reason, fault, lost }) = end else { return };
+        self.unlead(entry);
+        self.counts.reasons.add(reason);
+        if let Some(text) = fault {
+            *lock(&self.counts.last_fault) = Some(StreamFault { remote: entry.flow.remote, text });
+        }
+        for held in lost {
+            each(Input::Undelivered { flow: held.flow, returned: &held.packet });
+        }
+    }
+
+    /// Nobody is led to this connection any more.
+    fn unlead(&self, entry: &Arc<Entry>) {
+        let lead = entry.lead();
+        let mut leads = lock(self.lead_stripe(&lead));
+        if leads.get(&lead).is_some_and(|known| Arc::ptr_eq(known, entry)) {
+            leads.remove(&lead);
+        }
+    }
+
+    fn each(&self, mut work: impl FnMut(&Entry)) {
+        for stripe in &self.stripes {
+            let entries: Vec<Arc<Entry>> = lock(stripe).values().cloned().collect();
+            entries.iter().for_each(|entry| work(entry));
+        }
+    }
+
+    fn owner(&self, number: u32) -> usize {
+        number as usize % self.polls.len()
+    }
+
+    fn stripe(&self, number: u32) -> &Mutex<HashMap<u32, Arc<Entry>>> {
+        let stripe = number as usize / self.polls.len() % STRIPES;
+        &self.stripes[self.owner(number) * STRIPES + stripe]
+    }
+
+    fn lead_stripe(&self, lead: &Lead) -> &Mutex<HashMap<Lead, Arc<Entry>>> {
+        let hash = self.hasher.hash_one(lead);
+        &self.leads[hash as usize % LEAD_STRIPES]
+    }
+}
+
+impl Share {
+    /// Numbers begin elsewhere at each start, so that those of the process before are not met again at once.
+    fn beginning(now: Instant) -> Self {
+        Self {
+            sequence: AtomicU32::new(now.as_micros() as u32),
+            owned: AtomicUsize::new(0),
+            sweeps: AtomicUsize::new(0),
+        }
+    }
+
+    /// The worker's next number, perhaps in use, perhaps 0.
+    fn next_number(&self, worker: usize, workers: usize) -> u32 {
+        // As many for each worker as fit below the number that is nobody's.
+        let numbers = ConnectionId::GONE.0 / workers as u32;
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) % numbers;
+        sequence * workers as u32 + worker as u32
+    }
+}
+
+impl Entry {
+    fn lock(&self) -> MutexGuard<'_, Connection<TcpStream>> {
+        lock(&self.connection)
+    }
+
+    fn lead(&self) -> Lead {
+        (self.flow.listener, self.flow.remote)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due.load(Ordering::Relaxed) <= now.as_micros()
+    }
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self {
+            accepted: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            queue_full: AtomicU64::new(0),
+            accept_failures: AtomicU64::new(0),
+            reasons: ReasonCounts::new(),
+            last_fault: Mutex::new(None),
+        }
+    }
+}
+
+/// A worker that panics ends the process, so that nobody works on what it left behind; tests see the panic itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The connection's number in a poll: above those of listeners, below that of the wake-up.
+fn token_of(number: u32) -> u64 {
+    FIRST_TOKEN | u64::from(number)
+}
+
+/// `None`: it is no connection's token.
+fn number_of(token: u64) -> Option<u32> {
+    u32::try_from(token.checked_sub(FIRST_TOKEN)?).ok()
+}
+
+/// Without the flow label, so that one peer is one address, as for datagrams.
+fn without_label(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => remote,
+        SocketAddr::V6(address) => {
+            SocketAddr::V6(SocketAddrV6::new(*address.ip(), address.port(), 0, address.scope_id()))
+        }
+    }
+}
+
+/// Whose connections are counted together: those of an IPv4 address, or of an IPv6 network of 64 bits.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+/// The first token of a connection.
+pub(crate) const FIRST_TOKEN: u64 = 1 << 32;
+/// Calls of [`Connections::sweep`] that meet every connection once.
+pub(crate) const SWEEP_PARTS: usize = 4;
+/// Locks for one worker's connections. A multiple of the sweep's parts.
+const STRIPES: usize = 16;
+const LEAD_STRIPES: usize = 64;
+/// Connections that one sweep ends or looks at closely: some milliseconds of work.
+const SWEPT_AT_ONCE: usize = 512;
+/// With far more numbers than connections the first one is free nearly always.
+const NUMBERS_TRIED: usize = 1_024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! TLS: rustls configurations from the settings and from the files that they name.
+//!
+//! A [`TlsStore`] never changes. When a file or the settings did, [`TlsStore::reload`] makes another, which is swapped in whole: running
+//! connections go on with what they have, new ones get the new certificates, and a file that is wrong leaves the old store in use.
+//!
+//! Everywhere: TLS 1.2 and 1.3, and the provider of cryptography given explicitly, so that no other part of the process can change it.
+
+mod certificates;
+/// Seconds since 1970.
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(now).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub(crate) use certificates::TlsError;
+
+use certificates::{BySni, Files, Identity, Watched};
+use engine::{Backend, Farm, ListenerId, Settings, Verify};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use verify::Trust;
+
+/// The configurations of all listeners and backends that speak TLS.
+pub(crate) struct TlsStore {
+    servers: BTreeMap<ListenerId, Arc<ServerConfig>>,
+    /// One for each way of verifying: backends that are verified alike share it.
+    clients: Vec<(Verify, Arc<ClientConfig>)>,
+    certificates: Vec<CertificateStatus>,
+    watched: Vec<Watched>,
+}
+
+/// A certificate of ours, as `status` shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateStatus {
+    pub file: String,
+    /// What it is for: names (`*.` for any one label), addresses, the domains of SIP URIs; lower case.
+    pub names: Vec<String>,
+    /// The last second at which it is valid, since 1970.
+    pub not_after_unix: i64,
+}
+
+/// What works, but not for everybody or not for long.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum TlsWarning {
+    /// Seconds until the certificate is no longer valid.
+    Ending { file: String, seconds: i64 },
+    /// Seconds since the certificate was last valid.
+    Ended { file: String, seconds: i64 },
+    /// The certificate is for none of the names that the farm is reached by.
+    Foreign { file: String, farm: String, names: Vec<String> },
+    /// Backends of the farm that may show any certificate.
+    Unverified { farm: String, backends: Vec<String> },
+    /// The system has no certificate authorities, and backends are to be verified by them.
+    NoSystemAuthorities,
+}
+
+impl TlsStore {
+    /// Reads the files that `settings` name.
+    ///
+    /// # Errors
+    /// A file cannot be read, or does not hold what it should.
+    pub(crate) fn load(settings: &Settings) -> Result<(Self, Vec<TlsWarning>), TlsError> {
+        Self::load_at(settings, unix_now(), &verify::system_authorities)
+    }
+
+    /// The store for `settings` and the files as they are now, in place of this one. Sessions of before are not resumed: who
+    /// connects again meets the new certificates, and is judged by the new `client_ca`.
+    ///
+    /// # Errors
+    /// As [`TlsStore::load`]; this store is to be used on then.
+    pub(crate) fn reload(&self, settings: &Settings) -> Result<(Self, Vec<TlsWarning>), TlsError> {
+        Self::load(settings)
+    }
+
+    /// Whether any file that was read is another now, by its time of modification, length or inode, or is gone. The system's list of
+    /// certificate authorities is not watched.
+    pub(crate) fn changed_files(&self) -> bool {
+        self.watched.iter().any(Watched::has_changed)
+    }
+
+    /// What a listener shows to those who connect: of the first of its farms that has certificates. `None`: none has, or the listener
+    /// does not speak TLS.
+    ///
+    /// A farm with `client_ca` asks for a client's certificate, and ends the connection if one is shown that does not verify; a
+    /// client that shows none is let in (a way to require one may follow).
+    pub(crate) fn server(&self, listener: ListenerId) -> Option<Arc<ServerConfig>> {
+        self.servers.get(&listener).cloned()
+    }
+
+    /// How a connection to `backend` is secured, and whom its certificate must name: the backend's address, since backends are not
+    /// known by host name yet. `None`: no backend that is verified like this one was to be reached over TLS when the store was loaded.
+    pub(crate) fn client(&self, backend: &Backend) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        let (_, config) = self.clients.iter().find(|(verify, _)| *verify == backend.verify)?;
+        Some((Arc::clone(config), ServerName::from(backend.address.ip())))
+    }
+
+    /// The certificates that the farms show, ordered by file.
+    pub(crate) fn certificates(&self) -> Vec<CertificateStatus> {
+        self.certificates.clone()
+    }
+
+    /// A warning for each certificate that is in its last 30 days or past them. Loading warns too, but a store may be in use for months.
+    pub(crate) fn ending_now(&self) -> Vec<TlsWarning> {
+        self.ending(unix_now())
+    }
+
+    /// The same at `now_unix`, in seconds since 1970.
+    fn ending(&self, now_unix: i64) -> Vec<TlsWarning> {
+        self.certificates
+            .iter()
+            .filter_map(|certificate| {
+                let file = certificate.file.clone();
+                match certificate.not_after_unix.saturating_sub(now_unix) {
+                    seconds @ ..0 => Some(TlsWarning::Ended { file, seconds: seconds.saturating_neg() }),
+                    seconds @ 0..=NOTICE_SECONDS => Some(TlsWarning::Ending { file, seconds }),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    /// As [`TlsStore::load`] at a given time, and with `system` for the system's certificate authorities, asked only if a backend
+    /// needs them.
+    fn load_at(
+        settings: &Settings,
+        now_unix: i64,
+        system: &dyn Fn() -> Vec<CertificateDer<'static>>,
+    ) -> Result<(Self, Vec<TlsWarning>), TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut files = Files::new(Arc::clone(&provider));
+        let mut servers = BTreeMap::new();
+        let mut clients: Vec<(Verify, Arc<ClientConfig>)> = Vec::new();
+        let mut warnings = Vec::new();
+        for farm in &settings.farms {
+            let mut identities = Vec::new();
+            for file in &farm.certificates {
+                let identity = files.identity(file)?;
+                warnings.extend(foreign(farm, &identity));
+                identities.push(identity);
+            }
+            let client_ca = match &farm.client_ca {
+                Some(file) => Some(files.authorities(file, "client_ca")?),
+                None => None,
+            };
+            if let Some(by_sni) = BySni::new(&identities) {
+                let config = Arc::new(server_config(&provider, by_sni, client_ca)?);
+                for listener in farm.listeners.iter().filter(|listener| listener.transport.is_secure()) {
+                    servers.entry(listener.id).or_insert_with(|| Arc::clone(&config));
+                }
+            }
+            warnings.extend(unverified(farm));
+            for backend in farm.backends.iter().filter(|backend| is_over_tls(farm, backend)) {
+                if clients.iter().all(|(verify, _)| *verify != backend.verify) {
+                    let trust = trust(&backend.verify, &mut files, system, &mut warnings)?;
+                    let config = verify::client_config(&provider, trust)?;
+                    clients.push((backend.verify.clone(), Arc::new(config)));
+                }
+            }
+        }
+        let (certificates, watched) = files.into_parts();
+        let store = Self { servers, clients, certificates, watched };
+        let mut all = store.ending(now_unix);
+        all.append(&mut warnings);
+        Ok((store, all))
+    }
+}
+
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    by_sni: BySni,
+    client_ca: Option<Arc<RootCertStore>>,
+) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(&VERSIONS)?;
+    let builder = match client_ca {
+        Some(authorities) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(authorities, Arc::clone(provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(by_sni));
+    // Each configuration has keys of its own for its tickets: a session never passes from one `client_ca` to another.
+    config.ticketer = Ticketer::new()?;
+    Ok(config)
+}
+
+fn trust(
+    verify: &Verify,
+    files: &mut Files,
+    system: &dyn Fn() -> Vec<CertificateDer<'static>>,
+    warnings: &mut Vec<TlsWarning>,
+) -> Result<Trust, TlsError> {
+    Ok(match verify {
+        Verify::System => {
+            let mut authorities = RootCertStore::empty();
+            // The lists of old systems hold some that cannot be read; the others serve nevertheless.
+            let _counts = authorities.add_parsable_certificates(system());
+            if authorities.is_empty() {
+                warnings.push(TlsWarning::NoSystemAuthorities);
+            }
+            Trust::Authorities(Arc::new(authorities))
+        }
+        Verify::File(file) => Trust::Authorities(files.authorities(file, "verify")?),
+        Verify::Pinned(fingerprint) => Trust::Pinned(*fingerprint),
+        Verify::Off => Trust::Anybody,
+    })
+}
+
+/// Whether connections to the backend may be secured: a backend without a transport of its own is reached as the client came.
+fn is_over_tls(farm: &Farm, backend: &Backend) -> bool {
+    match backend.transport {
+        Some(transport) => transport.is_secure(),
+        None => farm.listeners.iter().any(|listener| listener.transport.is_secure()),
+    }
+}
+
+/// A farm without domains is reached by any name.
+fn foreign(farm: &Farm, identity: &Identity) -> Option<TlsWarning> {
+    let advertised = farm.listeners.iter().filter_map(|listener| listener.advertise.as_ref());
+    let names = advertised.map(|advertise| advertise.host.trim_matches(['[', ']']).to_ascii_lowercase());
+    let addresses = farm.listeners.iter().map(|listener| listener.bind.ip().to_string());
+    let mut ours = farm.domains.iter().cloned().chain(names).chain(addresses);
+    let fits = farm.domains.is_empty() || ours.any(|name| identity.covers(&name));
+    (!fits).then(|| TlsWarning::Foreign {
+        file: identity.status.file.clone(),
+        farm: farm.name.clone(),
+        names: identity.status.names.clone(),
+    })
+}
+
+fn unverified(farm: &Farm) -> Option<TlsWarning> {
+    let backends: Vec<String> = farm
+        .backends
+        .iter()
+        .filter(|backend| backend.verify == Verify::Off && is_over_tls(farm, backend))
+        .map(|backend| backend.name.clone())
+        .collect();
+    (!backends.is_empty()).then(|| TlsWarning::Unverified { farm: farm.name.clone(), backends })
+}
+
+impl fmt::Display for TlsWarning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ending { file, seconds } => {
+                write!(formatter, "the certificate in {file} ends in {}: renew it", span(*seconds))
+            }
+            Self::Ended { file, seconds } => {
+                let ago = span(*seconds);
+                write!(formatter, "the certificate in {file} ended {ago} ago, and is refused by whoever looks: renew it")
+            }
+            Self::Foreign { file, farm, names } => write!(
+                formatter,
+                "the certificate in {file} is for none of the domains of farm {farm}, so that phones may refuse it: it is for {}",
+                if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
+            ),
+            Self::Unverified { farm, backends } => write!(
+                formatter,
+                "farm {farm}: with verify = \"off\" whoever gets in between can pose as {}: name the authority's file, or the \
+                 certificate's fingerprint as \"sha256:…\"",
+                backends.join(", ")
+            ),
+            Self::NoSystemAuthorities => formatter.write_str(
+                "this machine knows no certificate authorities, so that backends with verify = \"system\" are refused: install \
+                 ca-certificates, or name the authority's file in `verify`",
+            ),
+        }
+    }
+}
+
+/// Whole days, in words.
+fn span(seconds: i64) -> String {
+    match seconds / DAY_SECONDS {
+        0 => "less than a day".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    }
+}
+
+static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// Certificates that renew themselves do so a month before their end: one that is still there then needs somebody.
+const NOTICE_SECONDS: i64 = 30 * DAY_SECONDS;
