@@ -176,8 +176,7 @@ impl Connections {
         now: Instant,
     ) -> Result<(), NotSent> {
         if flow.connection.is_some() {
-            // A number may come again after sixteen million others: the peer must be the same one.
-            let entry = self.entry(flow.connection.0).filter(|entry| entry.lead() == (flow.listener, flow.remote));
+            let entry = self.entry(flow.connection.0).filter(|entry| entry.is_of(flow));
             return self.send_on(&entry.ok_or(NotSent::Gone)?, flow, packet, now);
         }
         // The one that is found may have ended just now, or turn out so: then another one is opened, once.
@@ -507,6 +506,14 @@ impl Entry {
 
     fn lead(&self) -> Lead {
         (self.flow.listener, self.flow.remote)
+    }
+
+    /// A number may come again after sixteen million others: the peer must be the same one. A token that names a connection tells its
+    /// host only; port 0 stands for any.
+    fn is_of(&self, flow: &Flow) -> bool {
+        let (known, wanted) = (self.flow.remote, flow.remote);
+        let is_same = wanted == known || (wanted.port() == 0 && wanted.ip() == known.ip());
+        flow.listener == self.flow.listener && is_same
     }
 
     fn is_due(&self, now: Instant) -> bool {

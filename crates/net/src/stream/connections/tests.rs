@@ -187,15 +187,19 @@ fn a_connection_is_known_by_its_number_and_by_its_peer() {
     assert!(flow.connection.is_some() && flow.connection < ConnectionId::GONE);
     // By its number from either worker; and without, since it comes from just there.
     let by_peer = Flow { connection: ConnectionId::NONE, ..*flow };
-    for (number, flow) in [*flow, by_peer].iter().enumerate() {
+    // A token names the host and the connection, not the port.
+    let by_token = Flow { remote: SocketAddr::new(flow.remote.ip(), 0), ..*flow };
+    for (number, flow) in [*flow, by_peer, by_token].iter().enumerate() {
         assert_eq!(world.send(0, &at, flow, &message(number)), Ok(()));
         assert_eq!(world.send(1, &at, flow, &message(number)), Ok(()));
     }
-    let wanted = [message(0), message(0), message(1), message(1)].concat();
+    let wanted = [message(0), message(0), message(1), message(1), message(2), message(2)].concat();
     assert_eq!(world.received(&mut phone, wanted.len()), wanted);
     // A token of a former connection with the same number.
     let strangers = Flow { remote: address("127.0.0.9:5060"), ..*flow };
     assert_eq!(world.send(0, &at, &strangers, &message(1)), Err(NotSent::Gone));
+    let by_token = Flow { remote: address("127.0.0.9:0"), ..*flow };
+    assert_eq!(world.send(0, &at, &by_token, &message(1)), Err(NotSent::Gone));
     let gone = Flow { connection: ConnectionId::GONE, ..*flow };
     assert_eq!(world.send(0, &at, &gone, &message(1)), Err(NotSent::Gone));
     let counters = world.connections.counters();
