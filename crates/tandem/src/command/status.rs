@@ -298,7 +298,12 @@ mod tests {
                 "received": 10, "sent": 11, "kernel_drops": 6, "inbox_overflow": 0, "send_errors": 0,
                 "received_per_s": 1.0, "sent_per_s": 1.1,
                 "workers": [{ "received": 10, "sent": 11, "helped": 0, "busy_percent": 12.4 }]
-            }
+            },
+            "certificates": [
+                { "file": "a.pem", "names": ["sip.example.com", "*.example.net"], "not_after": 1_900_000_000, "days_left": 31 },
+                { "file": "b.pem", "names": ["192.0.2.1"], "not_after": 1_800_000_000, "days_left": 30 },
+                { "file": "c.pem", "names": [], "not_after": 1_700_000_000, "days_left": -1 }
+            ]
         });
         serde_json::from_value(value).expect("the value has the shape of a status")
     }
@@ -315,10 +320,20 @@ mod tests {
             "  refused missing via  31\n",
             "6 dropped by the kernel",
             "workers    12 % busy",
+            "certificate a.pem  sip.example.com, *.example.net  ends in 31 days\n",
+            "certificate c.pem    has ended\n",
         ] {
             assert!(page.contains(part), "{part:?} is not in\n{page}");
         }
         assert!(!page.contains("loops") && !page.contains('\x1b'), "{page}");
+    }
+
+    #[test]
+    fn a_certificate_is_coloured_from_thirty_days_before_its_end() {
+        let page = page(&status(), true);
+        let is_coloured =
+            |file: &str| page.lines().find(|line| line.contains(file)).is_some_and(|line| line.contains('\x1b'));
+        assert_eq!(["a.pem", "b.pem", "c.pem"].map(is_coloured), [false, true, true], "{page}");
     }
 
     #[test]

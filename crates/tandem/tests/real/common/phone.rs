@@ -212,7 +212,8 @@ struct Line {
     audio: UdpSocket,
     media: SocketAddr,
     call: Option<CallId>,
-    speak_to: Option<SocketAddr>,
+    /// The call that is spoken in, and where to.
+    speak_to: Option<(CallId, SocketAddr)>,
     sequence: u16,
     orders: Receiver<Order>,
     told: Sender<Event>,
@@ -282,10 +283,13 @@ impl Line {
     fn note(&mut self, event: Event) {
         match &event {
             Event::Incoming { call, .. } => self.call = Some(*call),
-            Event::Answered { remote_media, .. } | Event::Confirmed { remote_media, .. } => {
-                self.speak_to = *remote_media
+            Event::Answered { call, remote_media } | Event::Confirmed { call, remote_media } => {
+                self.speak_to = remote_media.map(|media| (*call, media));
             }
-            Event::Ended { .. } | Event::Failed { .. } | Event::Cancelled { .. } => self.speak_to = None,
+            // Another call may have rung beside it, and end later.
+            Event::Ended { call, .. } | Event::Failed { call, .. } | Event::Cancelled { call } => {
+                self.speak_to = self.speak_to.filter(|(spoken, _)| spoken != call);
+            }
             _ => {}
         }
         // The test may have stopped listening.
@@ -294,7 +298,7 @@ impl Line {
 
     /// 20 ms of silence in PCMU (RFC 3551).
     fn speak(&mut self) {
-        let Some(to) = self.speak_to else { return };
+        let Some((_, to)) = self.speak_to else { return };
         self.sequence = self.sequence.wrapping_add(1);
         let mut packet = vec![0x80, 0];
         packet.extend_from_slice(&self.sequence.to_be_bytes());
