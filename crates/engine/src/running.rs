@@ -3,11 +3,12 @@
 use crate::id::{BackendId, FarmId, ListenerId};
 use crate::io::{ConnectionId, Flow};
 use crate::pool::{BackendState, Pool};
-use crate::settings::{Backend, Farm, Listener, Maintenance, Ports, Service, Settings, Transport};
+use crate::reach::{Reach, transport_of};
+use crate::settings::{Backend, Farm, Listener, Maintenance, Service, Settings, Transport};
 use hashbrown::HashMap as RawMap;
 use sip::decimal::{AddressText, Decimal, socket_text};
 use sip::transaction::Link;
-use sip::{Host, Instant, Scheme, Uri};
+use sip::{Host, Instant, Uri};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,69 +56,11 @@ pub(crate) struct KnownBackend {
     pub(crate) retired: Option<Instant>,
 }
 
-/// How a backend is reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Reach {
-    /// `None`: the transport of whoever sends.
-    transport: Option<Transport>,
-    address: SocketAddr,
-    ports: Ports,
-}
-
 /// A farm's settings and its pools together.
 #[derive(Clone, Copy)]
 pub(crate) struct FarmView<'a> {
     pub(crate) settings: &'a Farm,
     pub(crate) running: &'a RunningFarm,
-}
-
-impl Reach {
-    pub(crate) fn of(backend: &Backend) -> Self {
-        Self { transport: backend.transport, address: backend.address, ports: backend.ports }
-    }
-
-    /// For what came over `arriving`: WebSocket is carried over TCP and TLS.
-    pub(crate) fn over(&self, arriving: Transport) -> (Transport, SocketAddr) {
-        let transport = self.transport.unwrap_or(arriving.towards_backends());
-        (transport, self.address_over(transport))
-    }
-
-    /// For our own requests; of a backend that takes any transport the first that a listener of the farm's inside speaks.
-    pub(crate) fn by_itself(&self, farm: FarmView<'_>) -> (Transport, SocketAddr) {
-        let spoken = |transport: &Transport| {
-            farm.settings.listeners.iter().any(|listener| listener.inside && listener.transport == *transport)
-        };
-        let transport =
-            self.transport.or_else(|| [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().find(spoken));
-        let transport = transport.unwrap_or(Transport::Udp);
-        (transport, self.address_over(transport))
-    }
-
-    /// As configured.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The backend is at the other end of this flow.
-    pub(crate) fn is_of(&self, flow: &Flow) -> bool {
-        self.addresses().any(|address| address == flow.remote)
-            || (flow.connection.is_some() && flow.remote.ip() == self.address.ip())
-    }
-
-    /// Every address that is the backend's own.
-    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        let (address, ports) = (self.address, self.ports);
-        let streams = [ports.tcp, ports.tls].map(|port| SocketAddr::new(address.ip(), port));
-        std::iter::once(address).chain(streams.into_iter().filter(move |_| self.transport.is_none()))
-    }
-
-    fn address_over(&self, transport: Transport) -> SocketAddr {
-        match transport {
-            Transport::Tcp if self.transport.is_none() => SocketAddr::new(self.address.ip(), self.ports.tcp),
-            Transport::Tls if self.transport.is_none() => SocketAddr::new(self.address.ip(), self.ports.tls),
-            _ => self.address,
-        }
-    }
 }
 
 impl Running {
@@ -400,7 +343,7 @@ impl FarmView<'_> {
         let Host::Ip(host) = uri.host else {
             return false;
         };
-        let port = uri.port.unwrap_or_else(|| default_port(uri));
+        let port = uri.port.unwrap_or_else(|| transport_of(uri).default_port());
         self.settings.listeners.iter().any(|listener| {
             let advertised = listener.advertise.as_ref().is_some_and(|advertise| {
                 advertise.port == port && sip::uri::host(advertise.host.as_bytes()) == Host::Ip(host)
@@ -427,12 +370,6 @@ impl FarmView<'_> {
             }
         }
     }
-}
-
-/// RFC 3261 §19.1.2.
-fn default_port(uri: &Uri<'_>) -> u16 {
-    let secured = uri.scheme == Scheme::Sips || uri.transport().is_some_and(|name| name.eq_ignore_ascii_case(b"tls"));
-    if secured { 5061 } else { 5060 }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::farm::Names;
 use crate::report::{Report, Span};
 use crate::section::Section;
-use engine::{Backend, BackendId, Farm, Maintenance, Ports, Service, Transport};
+use engine::{Backend, BackendId, Farm, Maintenance, Ports, Reach, Service, Transport};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -48,15 +48,9 @@ pub(super) fn reached(farm: &Farm, backend: &Backend) -> Vec<(Transport, SocketA
     }
     let mut reached: Vec<(Transport, SocketAddr)> = Vec::new();
     for listener in farm.listeners.iter().filter(|listener| listener.outside) {
-        let transport = listener.transport.towards_backends();
-        if reached.iter().all(|(known, _)| *known != transport) {
-            let mut address = backend.address;
-            match transport {
-                Transport::Tcp => address.set_port(backend.ports.tcp),
-                Transport::Tls => address.set_port(backend.ports.tls),
-                _ => {}
-            }
-            reached.push((transport, address));
+        let way = Reach::of(backend).over(listener.transport);
+        if !reached.contains(&way) {
+            reached.push(way);
         }
     }
     reached

@@ -7,9 +7,10 @@ use crate::directory::Binding;
 use crate::id::BackendId;
 use crate::identity::Aor;
 use crate::io::Flow;
+use crate::reach::transport_of;
 use crate::register::written_id;
 use crate::settings::{Egress, Transport};
-use sip::{Host, Method, Scheme, Uri};
+use sip::{Host, Method, Scheme};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 
@@ -203,17 +204,5 @@ impl<T: Trace> Decider<'_, T> {
                 }
             });
         remote.map(|remote| (transport, remote))
-    }
-}
-
-/// RFC 3263 §4.1, of a target that is an address.
-fn transport_of(target: &Uri<'_>) -> Transport {
-    let named = |name: &[u8]| target.transport().is_some_and(|known| known.eq_ignore_ascii_case(name));
-    if target.scheme == Scheme::Sips || named(b"tls") {
-        Transport::Tls
-    } else if named(b"tcp") {
-        Transport::Tcp
-    } else {
-        Transport::Udp
     }
 }

@@ -4,7 +4,8 @@ use super::{Core, Timer};
 use crate::counters::Counter;
 use crate::io::{Flow, Packet};
 use crate::pool::{BackendState, PingFailure};
-use crate::running::{Reach, Running, WrittenAddress, ping_of};
+use crate::reach::Reach;
+use crate::running::{Running, WrittenAddress, ping_of};
 use crate::settings::{Ping, Transport};
 use crate::token::Branch;
 use sip::{Checked, Instant};
@@ -57,7 +58,7 @@ impl Core {
                 let (true, Some(interval)) = (mine, settings.interval) else {
                     continue;
                 };
-                let Some(flow) = farm.flow_towards(true, Reach::of(backend).by_itself(farm)) else {
+                let Some(flow) = farm.flow_towards(true, Reach::of(backend).by_itself(farm.settings)) else {
                     continue;
                 };
                 let Some((_, listener)) = running.listener(flow.listener) else {

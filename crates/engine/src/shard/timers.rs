@@ -4,7 +4,7 @@ use super::{Core, TIMING, Timer};
 use crate::context::{Cancel, ClientBranch, Context, Hop};
 use crate::counters::Counter;
 use crate::directory::Broom;
-use crate::io::Packet;
+use crate::io::{ConnectionId, Packet};
 use crate::running::Running;
 use crate::table::{Entry, Id};
 use sip::Instant;
@@ -192,7 +192,7 @@ impl Core {
         for flow in sweep.keep_alive {
             let wanted = running.listener(flow.listener).is_some_and(|(farm, _)| farm.settings.keepalive.is_some());
             // A phone keeps its connection open by itself (RFC 5626 §4.4.1), and the kernel finds out if it is gone.
-            if wanted && !flow.connection.is_some() {
+            if wanted && flow.connection == ConnectionId::NONE {
                 self.send(flow, packet.clone());
             }
         }

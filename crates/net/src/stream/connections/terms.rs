@@ -2,7 +2,7 @@
 
 use super::Lead;
 use crate::stream::connection::StreamLimits;
-use engine::{Backend, ListenerId, Settings, Transport};
+use engine::{Backend, ListenerId, Reach, Settings, Transport};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,9 +45,6 @@ impl Terms {
 
 /// Where a backend is reached over TLS, if it is at all.
 fn over_tls(backend: &Backend) -> Option<SocketAddr> {
-    match backend.transport {
-        Some(Transport::Tls) => Some(backend.address),
-        Some(_) => None,
-        None => Some(SocketAddr::new(backend.address.ip(), backend.ports.tls)),
-    }
+    let (transport, address) = Reach::of(backend).over(Transport::Tls);
+    (transport == Transport::Tls).then_some(address)
 }
