@@ -5,7 +5,7 @@ use crate::counters::{NetCounters, Tallies};
 use crate::datagram::{Poll, Wake};
 use crate::shards::Shards;
 use crate::socket::{NetError, Warning};
-use crate::stream::{CertificateStatus, Connections, TlsError, TlsStore, TlsWarning};
+use crate::stream::{CertificateStatus, Connections, TlsStore, TlsWarning};
 use crate::table::Table;
 use crate::worker::Worker;
 use engine::{Event, Settings, Shard, Shared};
@@ -104,13 +104,12 @@ impl DataPlane {
     /// connections meet the new certificates. On an error the old ones stay in use.
     pub fn follow_certificates(&self, settings: &Settings) -> Result<Option<Vec<Warning>>, NetError> {
         let connections = &self.unit.connections;
-        let tls = connections.tls();
-        if !tls.changed_files() {
+        if !connections.tls().changed_files() {
             return Ok(None);
         }
-        let (next, warnings) = tls.reload(settings).map_err(refused_files)?;
+        let (next, warnings) = load_tls(settings)?;
         connections.set_tls(Arc::new(next));
-        Ok(Some(warnings.iter().map(told).collect()))
+        Ok(Some(warnings))
     }
 
     /// The certificates that are shown to clients.
@@ -291,12 +290,9 @@ fn polls(seats: &[Seat]) -> Vec<&Poll> {
 }
 
 fn load_tls(settings: &Settings) -> Result<(TlsStore, Vec<Warning>), NetError> {
-    let (store, warnings) = TlsStore::load(settings).map_err(refused_files)?;
+    let (store, warnings) =
+        TlsStore::load(settings).map_err(|error| NetError::Certificates { error: Box::new(error) })?;
     Ok((store, warnings.iter().map(told).collect()))
-}
-
-fn refused_files(error: TlsError) -> NetError {
-    NetError::Certificates { error: Box::new(error) }
 }
 
 fn told(warning: &TlsWarning) -> Warning {

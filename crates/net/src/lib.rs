@@ -24,4 +24,4 @@ pub use clock::Clock;
 pub use counters::{NetCounters, StreamCounters, StreamFault, WorkerCounters};
 pub use data_plane::{DataPlane, Tap};
 pub use socket::{NetError, Warning};
-pub use stream::CertificateStatus;
+pub use stream::{CertificateStatus, NOTICE_DAYS};

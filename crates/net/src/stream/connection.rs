@@ -341,7 +341,7 @@ impl<S: Socket> Connection<S> {
             return self.close(Reason::of(&fault), Some(&fault), now, true);
         }
         let octets = reader.buffer.get(..count).unwrap_or_default();
-        let mut fault = self.wire.receive(octets).err();
+        let mut fault = self.wire.receive(octets, now).err();
         let before = reader.came.len();
         loop {
             match self.wire.next() {

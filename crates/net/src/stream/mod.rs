@@ -20,5 +20,5 @@ mod wire;
 
 pub(crate) use connection::Reader;
 pub(crate) use connections::{Connections, FIRST_TOKEN, SWEEP_PARTS, StreamListener};
-pub use tls::CertificateStatus;
-pub(crate) use tls::{TlsError, TlsStore, TlsWarning};
+pub use tls::{CertificateStatus, NOTICE_DAYS};
+pub(crate) use tls::{TlsStore, TlsWarning};

@@ -1,24 +1,16 @@
 //! TLS: rustls configurations from the settings and from the files that they name.
 //!
-//! A [`TlsStore`] never changes. When a file or the settings did, [`TlsStore::reload`] makes another, which is swapped in whole: running
+//! A [`TlsStore`] never changes. When a file or the settings did, [`TlsStore::load`] makes another, which is swapped in whole: running
 //! connections go on with what they have, new ones get the new certificates, and a file that is wrong leaves the old store in use.
 //!
 //! Everywhere: TLS 1.2 and 1.3, and the provider of cryptography given explicitly, so that no other part of the process can change it.
 
 mod certificates;
-/// Seconds since 1970.
-fn unix_now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    i64::try_from(now).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests;
 mod verify;
 
-pub(crate) use certificates::TlsError;
-
-use certificates::{BySni, Files, Identity, Watched};
+use certificates::{BySni, Files, Identity, TlsError, Watched};
 use engine::{Backend, Farm, ListenerId, Settings, Verify};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
@@ -67,21 +59,13 @@ pub(crate) enum TlsWarning {
 }
 
 impl TlsStore {
-    /// Reads the files that `settings` name.
+    /// Reads the files that `settings` name. A store that takes the place of another one resumes none of its sessions: who connects
+    /// again meets the new certificates, and is judged by the new `client_ca`.
     ///
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
     pub(crate) fn load(settings: &Settings) -> Result<(Self, Vec<TlsWarning>), TlsError> {
         Self::load_at(settings, unix_now(), &verify::system_authorities)
-    }
-
-    /// The store for `settings` and the files as they are now, in place of this one. Sessions of before are not resumed: who
-    /// connects again meets the new certificates, and is judged by the new `client_ca`.
-    ///
-    /// # Errors
-    /// As [`TlsStore::load`]; this store is to be used on then.
-    pub(crate) fn reload(&self, settings: &Settings) -> Result<(Self, Vec<TlsWarning>), TlsError> {
-        Self::load(settings)
     }
 
     /// Whether any file that was read is another now, by its time of modification, length or inode, or is gone. The system's list of
@@ -282,6 +266,12 @@ impl fmt::Display for TlsWarning {
     }
 }
 
+/// Seconds since 1970.
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(now).unwrap_or(i64::MAX)
+}
+
 /// Whole days, in words.
 fn span(seconds: i64) -> String {
     match seconds / DAY_SECONDS {
@@ -296,4 +286,5 @@ static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 const DAY_SECONDS: i64 = 86_400;
 
 /// Certificates that renew themselves do so a month before their end: one that is still there then needs somebody.
-const NOTICE_SECONDS: i64 = 30 * DAY_SECONDS;
+pub const NOTICE_DAYS: i64 = 30;
+const NOTICE_SECONDS: i64 = NOTICE_DAYS * DAY_SECONDS;

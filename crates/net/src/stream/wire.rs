@@ -7,13 +7,12 @@ mod framed;
 mod secured;
 
 use super::websocket::{WebSocket, WebSocketFault};
-use crate::clock::Clock;
 use framed::Framed;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use secured::Tls;
-use sip::Limits;
 use sip::frame::FrameFault;
+use sip::{Instant, Limits};
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
@@ -117,7 +116,7 @@ impl Wire {
     ///
     /// # Errors
     /// The wire was over before, for the reason given.
-    pub(crate) fn receive(&mut self, octets: &[u8]) -> Result<(), WireFault> {
+    pub(crate) fn receive(&mut self, octets: &[u8], now: Instant) -> Result<(), WireFault> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
@@ -126,7 +125,7 @@ impl Wire {
         }
         let mut answers = Vec::new();
         let (above, came) = (&mut self.above, &mut self.came);
-        let mut read = |plain: &[u8]| above.receive(plain, came, &mut answers);
+        let mut read = |plain: &[u8]| above.receive(plain, now, came, &mut answers);
         let verdict = match &mut self.tls {
             Some(tls) => tls.receive(octets, &mut read),
             None => read(octets),
@@ -346,10 +345,16 @@ enum Above {
 }
 
 impl Above {
-    fn receive(&mut self, octets: &[u8], came: &mut VecDeque<Came>, answers: &mut Vec<u8>) -> Result<(), WireFault> {
+    fn receive(
+        &mut self,
+        octets: &[u8],
+        now: Instant,
+        came: &mut VecDeque<Came>,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), WireFault> {
         match self {
             Self::Framed(framed) => framed.receive(octets, came, answers).map_err(WireFault::Framing),
-            Self::WebSocket(web_socket) => web_socket.receive(octets, Clock::now(), came, answers),
+            Self::WebSocket(web_socket) => web_socket.receive(octets, now, came, answers),
         }
     }
 
@@ -389,6 +394,8 @@ mod tests {
     use rustls::version::{TLS12, TLS13};
 
     const ONE: &[u8] = b"OPTIONS sip:a@b SIP/2.0\r\nl: 4\r\n\r\n\r\n\r\n";
+    /// All happens at once.
+    const NOW: Instant = Instant::from_micros(1);
     const TWO: &[u8] = b"SIP/2.0 200 OK\r\nContent-Length : 0\r\n\r\n";
 
     static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -418,7 +425,7 @@ mod tests {
     fn fed(wire: &mut Wire, stream: &[u8], size: usize) -> Vec<Told> {
         let mut all = Vec::new();
         for piece in stream.chunks(size) {
-            if wire.receive(piece).is_err() {
+            if wire.receive(piece, NOW).is_err() {
                 break;
             }
             all.extend(told(wire));
@@ -502,7 +509,7 @@ mod tests {
                     std::slice::from_ref(&fault),
                     "{shown:?} first, in pieces of {size}"
                 );
-                assert_eq!(wire.receive(ONE).map(|()| Came::Pong), fault, "{shown:?}");
+                assert_eq!(wire.receive(ONE, NOW).map(|()| Came::Pong), fault, "{shown:?}");
                 assert_eq!(wire.next(), None, "a fault is told once");
                 let stream = [ONE, &garbage].concat();
                 assert_eq!(fed(&mut plain(), &stream, size), [message(ONE), fault.clone()], "{shown:?} after one");
@@ -564,7 +571,7 @@ mod tests {
         }
         let mut closed = plain();
         closed.close();
-        assert_eq!(closed.receive(b"\n"), Ok(()));
+        assert_eq!(closed.receive(b"\n", NOW), Ok(()));
         assert_eq!(closed.next(), None, "what comes after the close is not looked at");
     }
 
@@ -598,7 +605,7 @@ mod tests {
         let mut wire = plain();
         let mut all = Vec::new();
         for octet in &stream {
-            assert_eq!(wire.receive(&[*octet]), Ok(()));
+            assert_eq!(wire.receive(&[*octet], NOW), Ok(()));
             wire.rest();
             all.extend(told(&mut wire));
         }
@@ -631,7 +638,7 @@ mod tests {
         let octets = write_all(from);
         for piece in octets.chunks(size) {
             // One that is over takes nothing any more.
-            let _over = to.receive(piece);
+            let _over = to.receive(piece, NOW);
         }
         octets.len()
     }
@@ -776,7 +783,7 @@ mod tests {
         assert_eq!(plain().end(), WireFault::Closed);
         let (mut client, mut server) = pair(&authority, &TLS13, None);
         assert_eq!(server.end(), WireFault::Closed, "somebody looks whether the port is open");
-        assert_eq!(server.receive(b"x"), Err(WireFault::Closed));
+        assert_eq!(server.receive(b"x", NOW), Err(WireFault::Closed));
         let (_, mut server) = pair(&authority, &TLS13, None);
         let hello = write_all(&mut client);
         assert!(fed(&mut server, &hello[..20], 20).is_empty());
@@ -815,7 +822,7 @@ mod tests {
         fn exchange(&mut self, server: &mut Wire) -> Vec<u8> {
             for _ in 0..20 {
                 let there = mem::take(&mut self.outgoing);
-                let _over = server.receive(&there);
+                let _over = server.receive(&there, NOW);
                 let back = write_all(server);
                 let heard = &mut self.heard;
                 let mut hear = |octets: &[u8]| -> Result<(), WireFault> {

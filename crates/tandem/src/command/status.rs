@@ -6,6 +6,7 @@ use crate::unit::control::{self, Request};
 use crate::unit::state_dir;
 use crate::unit::status::{BackendStatus, CertificateStatus, FarmStatus, NetworkStatus, ServiceStatus, Status};
 use anyhow::Context;
+use net::NOTICE_DAYS;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -142,7 +143,7 @@ fn add_certificates(page: &mut String, certificates: &[CertificateStatus], colou
     for certificate in certificates {
         let left = match certificate.days_left {
             ..0 => paint("has ended", Colour::Red, coloured),
-            days @ 0..=ENDING_DAYS => paint(&format!("ends in {days} days"), Colour::Yellow, coloured),
+            days @ 0..=NOTICE_DAYS => paint(&format!("ends in {days} days"), Colour::Yellow, coloured),
             days => format!("ends in {days} days"),
         };
         add(page, &format!("certificate {}  {}  {left}", certificate.file, certificate.names.join(", ")));
@@ -222,8 +223,6 @@ fn duration(seconds: u64) -> String {
 }
 
 /// A farm that left the configuration is shown as long as a backend of it has calls.
-/// From then on the end of a certificate is near.
-const ENDING_DAYS: i64 = 30;
 const NO_LISTENERS: &str = "no longer configured";
 
 const COLUMNS: [(&str, Align); 11] = [

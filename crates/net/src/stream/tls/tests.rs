@@ -203,7 +203,7 @@ fn sessions_are_resumed_until_the_store_is_another() {
             client.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
         };
         assert_eq!([kind(&store), kind(&store)], [Some(false), Some(true)], "{versions:?}");
-        let (next, _) = store.reload(&settings).expect("the file is good");
+        let (next, _) = TlsStore::load(&settings).expect("the file is good");
         assert_eq!(kind(&next), Some(false), "{versions:?}");
     }
 }
@@ -225,22 +225,22 @@ fn a_new_file_is_noticed_and_shown_to_new_connections() {
     std::fs::rename(next, &file).expect("the folder is ours");
     assert!(store.changed_files());
     assert_eq!(shown_by(&store), old.der());
-    let (reloaded, _) = store.reload(&settings).expect("the file is good");
+    let (reloaded, _) = TlsStore::load(&settings).expect("the file is good");
     assert!(!reloaded.changed_files());
     assert_eq!((shown_by(&store), shown_by(&reloaded)), (old.der(), new.der()));
 
     for watched in ["server", "clients", "ca"] {
-        let (store, _) = store.reload(&settings).expect("the files are good");
+        let (store, _) = TlsStore::load(&settings).expect("the files are good");
         folder.touch(watched);
         assert!(store.changed_files(), "{watched}: the time is another");
-        let (store, _) = store.reload(&settings).expect("the files are good");
+        let (store, _) = TlsStore::load(&settings).expect("the files are good");
         folder.write(watched, &(folder.text(watched) + "\n"));
         assert!(store.changed_files(), "{watched}: the length is another");
     }
-    let (store, _) = store.reload(&settings).expect("the files are good");
+    let (store, _) = TlsStore::load(&settings).expect("the files are good");
     std::fs::remove_file(&file).expect("the folder is ours");
     assert!(store.changed_files());
-    assert!(store.reload(&settings).is_err());
+    assert!(TlsStore::load(&settings).is_err());
     assert_eq!(shown_by(&store), new.der());
 }
 
