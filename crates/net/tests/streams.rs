@@ -6,12 +6,9 @@
 
 mod namespace;
 
-use engine::{
-    Backend, BackendId, DownCause, Event, Failover, Fallback, Farm, FarmId, Limits, Listener, ListenerId, Maintenance,
-    Persistence, Ping, Ports, Registrations, Rule, Secrets, Service, Settings, Shared, Symmetric, Transport, Verify,
-    policy,
-};
+use engine::{Backend, DownCause, Event, Limits, Ping, Secrets, Service, Settings, Shared, Transport};
 use net::{Clock, DataPlane, NetError, StreamCounters, Tap};
+use sim::settings::{backend, bare_farm, listener_over, service};
 use socket2::SockRef;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,70 +22,17 @@ fn address(text: &str) -> SocketAddr {
 
 /// A farm without backends; each listener serves both sides.
 fn settings(listeners: &[(Transport, &str)], limits: Limits) -> Settings {
-    let listeners = listeners.iter().map(|(transport, bind)| Listener {
-        id: ListenerId::of(transport.name(), address(bind)),
-        transport: *transport,
-        bind: address(bind),
-        advertise: None,
-        outside: true,
-        inside: true,
-    });
-    let farm = Farm {
-        id: FarmId::of("pbx"),
-        name: "pbx".to_owned(),
-        listeners: listeners.collect(),
-        domains: Vec::new(),
-        registrations: Registrations::Contact,
-        stateless: false,
-        symmetric: Symmetric::Auto,
-        keepalive: None,
-        origin_header: None,
-        source_header: None,
-        certificates: Vec::new(),
-        client_ca: None,
-        origins: Vec::new(),
-        max_call_time: Duration::from_secs(3_600),
-        trunks: Vec::new(),
-        services: Vec::new(),
-        backends: Vec::new(),
-    };
-    Settings { farms: vec![farm], limits }
+    let listeners = listeners.iter().map(|(transport, bind)| listener_over(*transport, address(bind)));
+    Settings { farms: vec![bare_farm(listeners.collect())], limits }
 }
 
 /// The farm at tcp 127.0.0.1:5060 with one box at tcp 127.0.0.1:5070, which is pinged five times a second.
 fn with_box() -> Settings {
     let mut settings = settings(&[(Transport::Tcp, "127.0.0.1:5060")], Limits::default());
-    let at = address("127.0.0.1:5070");
     let farm = settings.farms.first_mut().expect("one farm is made");
-    farm.backends.push(Backend {
-        id: BackendId::of("pbx", "box", at),
-        name: "box".to_owned(),
-        address: at,
-        transport: Some(Transport::Tcp),
-        ports: Ports { tcp: 5060, tls: 5061 },
-        verify: Verify::System,
-        sources: Vec::new(),
-        weight: 1,
-        priority: 1,
-        max_calls: 0,
-        max_rate: 0,
-        slow_start: Duration::ZERO,
-        maintenance: Maintenance::Off,
-    });
-    farm.services.push(Service {
-        name: "default".to_owned(),
-        rule: Rule::default(),
-        algorithm: policy::by_name("weight").expect("it is registered"),
-        persistence: Persistence::None,
-        persistence_ttl: Duration::from_secs(3_600),
-        callee_affinity: false,
-        request_uri_backend: false,
-        failover: Failover::default(),
-        ping: Ping { interval: Some(PING_EVERY), timeout: Duration::from_millis(150), rise: 1, fall: 2 },
-        fallback: Fallback::Status(503),
-        egress: Vec::new(),
-        backends: vec![0],
-    });
+    farm.backends.push(Backend { transport: Some(Transport::Tcp), ..backend("box", address("127.0.0.1:5070")) });
+    let ping = Ping { interval: Some(PING_EVERY), timeout: Duration::from_millis(150), rise: 1, fall: 2 };
+    farm.services.push(Service { ping, ..service("default", vec![0]) });
     settings
 }
 

@@ -3,49 +3,16 @@
 
 mod namespace;
 
-use engine::{
-    Farm, FarmId, Limits, Listener, ListenerId, Registrations, Secrets, Settings, Shared, Symmetric, Transport,
-};
+use engine::{Limits, Secrets, Settings, Shared, Transport};
 use net::{Clock, DataPlane, NetError, Tap};
+use sim::settings::{bare_farm, listener_over};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn settings(binds: &[&str]) -> Settings {
-    let listeners = binds
-        .iter()
-        .map(|bind| {
-            let bind: SocketAddr = bind.parse().expect("a valid address");
-            Listener {
-                id: ListenerId::of("udp", bind),
-                transport: Transport::Udp,
-                bind,
-                advertise: None,
-                outside: true,
-                inside: true,
-            }
-        })
-        .collect();
-    let farm = Farm {
-        id: FarmId::of("pbx"),
-        name: "pbx".to_owned(),
-        listeners,
-        domains: Vec::new(),
-        registrations: Registrations::Contact,
-        stateless: false,
-        symmetric: Symmetric::Auto,
-        keepalive: None,
-        origin_header: None,
-        source_header: None,
-        certificates: Vec::new(),
-        client_ca: None,
-        origins: Vec::new(),
-        max_call_time: Duration::from_secs(3_600),
-        trunks: Vec::new(),
-        services: Vec::new(),
-        backends: Vec::new(),
-    };
-    Settings { farms: vec![farm], limits: Limits::default() }
+    let listener = |bind: &&str| listener_over(Transport::Udp, bind.parse().expect("a valid address"));
+    Settings { farms: vec![bare_farm(binds.iter().map(listener).collect())], limits: Limits::default() }
 }
 
 fn start(settings: Settings, workers: usize, tap: Option<Arc<dyn Tap>>) -> Result<DataPlane, NetError> {

@@ -18,31 +18,48 @@ pub const DOMAIN: &str = "example.com";
 /// keep-alives. `adjust` changes what a test wants otherwise.
 pub fn one_farm(boxes: usize, adjust: impl FnOnce(&mut Farm)) -> Settings {
     let mut farm = Farm {
-        id: FarmId::of(FARM),
-        name: FARM.to_owned(),
-        listeners: vec![listener(VIP, true, true)],
         domains: vec![DOMAIN.to_owned()],
-        registrations: Registrations::Contact,
-        stateless: false,
-        symmetric: Symmetric::Auto,
-        keepalive: None,
         origin_header: Some("X-Tandem-Origin".to_owned()),
-        source_header: None,
-        certificates: Vec::new(),
-        client_ca: None,
-        origins: Vec::new(),
-        max_call_time: Duration::from_secs(12 * 3600),
-        trunks: Vec::new(),
         services: vec![service("default", (0..boxes).collect())],
         backends: (0..boxes).map(|index| backend(&format!("pbx{}", index + 1), box_address(index))).collect(),
+        ..bare_farm(vec![listener(VIP, true, true)])
     };
     adjust(&mut farm);
     Settings { farms: vec![farm], limits: Limits::default() }
 }
 
+/// The farm `pbx` with nothing but listeners.
+pub fn bare_farm(listeners: Vec<Listener>) -> Farm {
+    Farm {
+        id: FarmId::of(FARM),
+        name: FARM.to_owned(),
+        listeners,
+        domains: Vec::new(),
+        certificates: Vec::new(),
+        client_ca: None,
+        origins: Vec::new(),
+        registrations: Registrations::Contact,
+        stateless: false,
+        symmetric: Symmetric::Auto,
+        keepalive: None,
+        origin_header: None,
+        source_header: None,
+        max_call_time: Duration::from_secs(12 * 3600),
+        trunks: Vec::new(),
+        services: Vec::new(),
+        backends: Vec::new(),
+    }
+}
+
 /// A UDP listener.
 pub fn listener(bind: SocketAddr, outside: bool, inside: bool) -> Listener {
-    Listener { id: ListenerId::of("udp", bind), transport: Transport::Udp, bind, advertise: None, outside, inside }
+    Listener { outside, inside, ..listener_over(Transport::Udp, bind) }
+}
+
+/// A listener of any transport, for both sides.
+pub fn listener_over(transport: Transport, bind: SocketAddr) -> Listener {
+    let id = ListenerId::of(transport.name(), bind);
+    Listener { id, transport, bind, advertise: None, outside: true, inside: true }
 }
 
 /// A service that matches everything, balances by weight and pings nobody.

@@ -1,41 +1,20 @@
 //! Explaining what would become of a message changes nothing: no place is taken, nothing is remembered or kept from being
 //! forgotten.
 
-use engine::{Flow, Input, ListenerId, Output, Persistence, Secrets, Settings, Shard, Shared, explain};
+use crate::unit::Unit;
+use engine::{Flow, ListenerId, Persistence, Settings, explain};
 use sim::bench::invite;
 use sim::settings::VIP;
 use sim::{Script, box_address, one_farm, phone_address};
 use sip::Instant;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// A unit of one shard that nobody answers.
-struct Unit {
-    shared: Arc<Shared>,
-    shard: Shard,
-}
-
 impl Unit {
-    fn new(settings: Settings) -> Self {
-        let secrets = Secrets { key_id: 1, key: [1; 16], previous: None, contact_key: [2; 16], epoch: 1 };
-        let shared = Shared::new(settings, secrets, 1, at(0), 0, 1);
-        let shard = Shard::new(0, Arc::clone(&shared));
-        Self { shared, shard }
-    }
-
     /// Where a request of the phone with this index goes.
     fn send(&mut self, now: Instant, phone: usize, request: &Script) -> Vec<SocketAddr> {
-        let bytes = request.build();
-        self.shard.begin_batch(now);
-        self.shard.handle_input(now, Input::Datagram { flow: flow_of(phone), bytes: &bytes });
-        let mut targets = Vec::new();
-        while let Some(output) = self.shard.poll_output() {
-            if let Output::Send { flow, .. } = output {
-                targets.push(flow.remote);
-            }
-        }
-        targets
+        self.now = now;
+        self.arrive(flow_of(phone), &request.build()).iter().map(|sent| sent.flow.remote).collect()
     }
 
     fn verdict(&self, now: Instant, phone: usize, request: &Script) -> String {

@@ -19,4 +19,5 @@ mod steps;
 mod streams;
 mod timers;
 mod tokens;
+mod unit;
 mod unreachable;

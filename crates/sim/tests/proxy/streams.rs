@@ -1,88 +1,15 @@
 //! Requests and responses over connections (RFC 3261 §18): which transport they leave by, what is written for the two sides, where
 //! answers go, and what is left when a connection is gone.
 
-use engine::{
-    Backend, ConnectionId, Farm, Flow, Input, Listener, ListenerId, Output, Ping, Ports, Secrets, Settings, Shard,
-    Shared, Transport,
-};
+use crate::steps;
+use crate::unit::{Sent, Unit};
+use engine::{Backend, ConnectionId, Farm, Flow, Input, Listener, Ping, Ports, Settings, Transport};
 use sim::bench::invite;
 use sim::script::uri_in;
+use sim::settings::listener_over;
 use sim::{Answer, Script, Text, box_address, one_farm, phone_address};
-use sip::Instant;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
-
-/// A unit of one shard with a listener for each transport; every other party is the test.
-struct Unit {
-    shared: Arc<Shared>,
-    shard: Shard,
-    now: Instant,
-}
-
-/// What left.
-#[derive(Clone, Debug)]
-struct Sent {
-    flow: Flow,
-    bytes: Vec<u8>,
-    text: Text,
-}
-
-impl Unit {
-    fn new(settings: Settings) -> Self {
-        Self::of_epoch(settings, 1)
-    }
-
-    fn of_epoch(settings: Settings, epoch: u32) -> Self {
-        let secrets = Secrets { key_id: 1, key: [1; 16], previous: None, contact_key: [2; 16], epoch };
-        let now = Instant::from_micros(1_000_000);
-        let shared = Shared::new(settings, secrets, 1, now, 1_800_000_000_000, 1);
-        let shard = Shard::new(0, Arc::clone(&shared));
-        Self { shared, shard, now }
-    }
-
-    fn input(&mut self, input: Input<'_>) -> Vec<Sent> {
-        self.shard.begin_batch(self.now);
-        self.shard.handle_input(self.now, input);
-        self.drain()
-    }
-
-    fn arrive(&mut self, flow: Flow, bytes: &[u8]) -> Vec<Sent> {
-        self.input(Input::Datagram { flow, bytes })
-    }
-
-    /// Exactly one message leaves.
-    #[track_caller]
-    fn passes(&mut self, flow: Flow, bytes: &[u8]) -> Sent {
-        let mut sent = self.arrive(flow, bytes);
-        assert_eq!(sent.len(), 1, "{sent:?}");
-        sent.remove(0)
-    }
-
-    /// What leaves while the clock runs for so long.
-    fn advance(&mut self, time: Duration) -> Vec<Sent> {
-        let end = self.now + time;
-        let mut sent = Vec::new();
-        while let Some(at) = self.shard.poll_timeout().filter(|at| *at <= end) {
-            self.now = at;
-            self.shard.begin_batch(at);
-            self.shard.handle_timeout(at);
-            sent.extend(self.drain());
-        }
-        self.now = end;
-        sent
-    }
-
-    fn drain(&mut self) -> Vec<Sent> {
-        let mut sent = Vec::new();
-        while let Some(output) = self.shard.poll_output() {
-            if let Output::Send { flow, packet } = output {
-                sent.push(Sent { flow, bytes: packet.to_vec(), text: Text::read(&packet) });
-            }
-        }
-        sent
-    }
-}
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("the test writes addresses")
@@ -99,8 +26,7 @@ fn bind(transport: Transport) -> SocketAddr {
 }
 
 fn listener(transport: Transport) -> Listener {
-    let (id, inside) = (ListenerId::of(transport.name(), bind(transport)), !transport.is_web_socket());
-    Listener { id, transport, bind: bind(transport), advertise: None, outside: true, inside }
+    Listener { inside: !transport.is_web_socket(), ..listener_over(transport, bind(transport)) }
 }
 
 const ALL: [Transport; 5] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
@@ -154,13 +80,7 @@ fn register(unit: &mut Unit, flow: Flow, cseq: u32) -> String {
 
 /// A request of the box, by datagram, to a contact or along a Route.
 fn of_box(method: &str, uri: &str) -> Script {
-    Script::new(method)
-        .via(&format!("SIP/2.0/UDP {};rport;branch=z9hG4bKb{method}", box_address(0)))
-        .from("<sip:clyde@example.com>;tag=bt")
-        .to("<sip:bonnie@example.com>")
-        .call_id("of-a-box")
-        .uri(uri)
-        .line(&format!("Contact: <sip:clyde@{}>", box_address(0)))
+    steps::of_box(0, method, &format!("b{method}")).uri(uri)
 }
 
 fn by_datagram() -> Flow {

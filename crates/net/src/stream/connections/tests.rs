@@ -5,8 +5,8 @@ mod namespace;
 
 use super::*;
 use crate::stream::testing;
-use engine::{BackendId, Maintenance, Ports, Verify};
-use engine::{Farm, FarmId, Limits, Listener, Registrations, Symmetric};
+use engine::{Backend, Farm, Limits, Listener, Verify};
+use sim::settings::{backend, bare_farm, listener_over};
 use socket2::SockRef;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
@@ -522,48 +522,9 @@ fn messages_pass_over_tls_both_ways() {
 }
 
 fn farm(listeners: &[StreamListener], certificates: Vec<String>, verify: Verify) -> Farm {
-    let listeners = listeners.iter().map(|at| Listener {
-        id: at.id,
-        transport: at.transport,
-        bind: at.bind,
-        advertise: None,
-        outside: true,
-        inside: true,
-    });
-    let backend = engine::Backend {
-        id: BackendId(1),
-        name: "box".to_owned(),
-        address: address("127.0.0.1:5061"),
-        transport: Some(Transport::Tls),
-        ports: Ports { tcp: 5060, tls: 5061 },
-        verify,
-        sources: Vec::new(),
-        weight: 1,
-        priority: 1,
-        max_calls: 0,
-        max_rate: 0,
-        slow_start: Duration::ZERO,
-        maintenance: Maintenance::Off,
-    };
-    Farm {
-        id: FarmId(1),
-        name: "pbx".to_owned(),
-        listeners: listeners.collect(),
-        domains: Vec::new(),
-        registrations: Registrations::Contact,
-        stateless: false,
-        symmetric: Symmetric::Auto,
-        keepalive: None,
-        origin_header: None,
-        source_header: None,
-        certificates,
-        client_ca: None,
-        origins: Vec::new(),
-        max_call_time: Duration::from_secs(3_600),
-        trunks: Vec::new(),
-        services: Vec::new(),
-        backends: vec![backend],
-    }
+    let listeners = listeners.iter().map(|at| Listener { id: at.id, ..listener_over(at.transport, at.bind) });
+    let over_tls = Backend { transport: Some(Transport::Tls), verify, ..backend("box", address("127.0.0.1:5061")) };
+    Farm { certificates, backends: vec![over_tls], ..bare_farm(listeners.collect()) }
 }
 
 #[test]

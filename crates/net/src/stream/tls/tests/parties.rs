@@ -1,7 +1,7 @@
 //! Who meets in the tests: authorities, what they issue, settings, and both ends of a connection in memory.
 
 use super::super::*;
-use engine::{BackendId, FarmId, Limits, Listener, Maintenance, Ports, Registrations, Symmetric, Transport};
+use engine::{Limits, Listener, Transport};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, SignatureAlgorithm, date_time_ymd,
 };
@@ -10,6 +10,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConnection, Connection, ServerConnection};
+use sim::settings::{bare_farm, listener_over};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -126,51 +127,14 @@ impl Folder {
 }
 
 pub(super) fn farm(listeners: &[(u32, Transport)], certificates: &[String]) -> Farm {
-    let listener = |&(id, transport): &(u32, Transport)| Listener {
-        id: ListenerId(id),
-        transport,
-        bind: SocketAddr::from(([10, 0, 0, 2], 5061)),
-        advertise: None,
-        outside: true,
-        inside: true,
-    };
-    Farm {
-        id: FarmId(1),
-        name: "pbx".to_owned(),
-        listeners: listeners.iter().map(listener).collect(),
-        domains: Vec::new(),
-        certificates: certificates.to_vec(),
-        client_ca: None,
-        origins: Vec::new(),
-        registrations: Registrations::Contact,
-        stateless: false,
-        symmetric: Symmetric::Auto,
-        keepalive: None,
-        origin_header: None,
-        source_header: None,
-        max_call_time: Duration::from_secs(43_200),
-        trunks: Vec::new(),
-        services: Vec::new(),
-        backends: Vec::new(),
-    }
+    let bind = SocketAddr::from(([10, 0, 0, 2], 5061));
+    let listener =
+        |&(id, transport): &(u32, Transport)| Listener { id: ListenerId(id), ..listener_over(transport, bind) };
+    Farm { certificates: certificates.to_vec(), ..bare_farm(listeners.iter().map(listener).collect()) }
 }
 
 pub(super) fn backend(transport: Option<Transport>, verify: Verify) -> Backend {
-    Backend {
-        id: BackendId(1),
-        name: "pbx1".to_owned(),
-        address: SocketAddr::from(([10, 0, 0, 11], 5060)),
-        transport,
-        ports: Ports { tcp: 5060, tls: 5061 },
-        verify,
-        sources: Vec::new(),
-        weight: 1,
-        priority: 1,
-        max_calls: 0,
-        max_rate: 0,
-        slow_start: Duration::ZERO,
-        maintenance: Maintenance::Off,
-    }
+    Backend { transport, verify, ..sim::settings::backend("pbx1", SocketAddr::from(([10, 0, 0, 11], 5060))) }
 }
 
 pub(super) fn settings(mut farm: Farm, backend: Backend) -> Settings {
