@@ -47,7 +47,7 @@ pub(crate) struct Context {
 }
 
 /// What must be known of the request without its octets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Kind {
     pub(crate) invite: bool,
     pub(crate) bye: bool,
@@ -183,6 +183,29 @@ impl DialogNote {
 }
 
 impl Context {
+    /// Of a request that has just come.
+    pub(crate) fn new(kind: Kind, farm: FarmId, upstream: Flow, loop_hash: u32, server: Server) -> Self {
+        Self {
+            kind,
+            farm,
+            upstream,
+            first_upstream: upstream,
+            loop_hash,
+            server,
+            branches: SmallVec::new(),
+            answered_by: None,
+            best: None,
+            last_response: None,
+            cancelled: false,
+            cancel_reason: Box::default(),
+            trying_at: None,
+            failover_at: None,
+            placement: None,
+            armed: None,
+            awaited: false,
+        }
+    }
+
     /// When something is to be done next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let own = [self.trying_at, self.failover_at, self.server.deadline()];
@@ -250,34 +273,10 @@ mod tests {
     }
 
     fn context(branches: Vec<ClientBranch>) -> Context {
-        Context {
-            kind: Kind {
-                invite: true,
-                bye: false,
-                register: false,
-                in_dialog: false,
-                refreshes: true,
-                may_retry_later: false,
-                waits_for_final: false,
-                with_credentials: false,
-            },
-            farm: FarmId(1),
-            upstream: flow(VIP, PHONE),
-            first_upstream: flow(VIP, PHONE),
-            loop_hash: 0,
-            server: Server::Invite(InviteServer::start(Link::Datagram)),
-            branches: SmallVec::from_vec(branches),
-            answered_by: None,
-            best: None,
-            last_response: None,
-            cancelled: false,
-            cancel_reason: Box::default(),
-            trying_at: None,
-            failover_at: None,
-            placement: None,
-            armed: None,
-            awaited: true,
-        }
+        let kind = Kind { invite: true, refreshes: true, ..Kind::default() };
+        let server = Server::Invite(InviteServer::start(Link::Datagram));
+        let context = Context::new(kind, FarmId(1), flow(VIP, PHONE), 0, server);
+        Context { branches: SmallVec::from_vec(branches), awaited: true, ..context }
     }
 
     #[test]

@@ -120,49 +120,16 @@ mod tests {
     use crate::id::{FarmId, ListenerId};
     use crate::machine::Server;
     use sip::transaction::OtherServer;
-    use smallvec::SmallVec;
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     fn flow() -> Flow {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Flow {
-            listener: ListenerId(1),
-            local,
-            remote: SocketAddr::new(local, 5060),
-            connection: crate::io::ConnectionId::NONE,
-        }
+        Flow::of_datagram(ListenerId(1), local, SocketAddr::new(local, 5060))
     }
 
     fn context() -> Box<Context> {
-        let kind = Kind {
-            invite: false,
-            bye: false,
-            register: false,
-            in_dialog: false,
-            refreshes: false,
-            may_retry_later: false,
-            waits_for_final: false,
-            with_credentials: false,
-        };
-        Box::new(Context {
-            kind,
-            farm: FarmId(1),
-            upstream: flow(),
-            first_upstream: flow(),
-            loop_hash: 0,
-            server: Server::Other(OtherServer::Terminated),
-            branches: SmallVec::new(),
-            answered_by: None,
-            best: None,
-            last_response: None,
-            cancelled: false,
-            cancel_reason: Box::default(),
-            trying_at: None,
-            failover_at: None,
-            placement: None,
-            armed: None,
-            awaited: false,
-        })
+        let server = Server::Other(OtherServer::Terminated);
+        Box::new(Context::new(Kind::default(), FarmId(1), flow(), 0, server))
     }
 
     fn tombstone(attempt: u8) -> Tombstone {

@@ -162,25 +162,8 @@ fn new_context(now: Instant, arrival: &Arrival<'_>, upstream: Flow, loop_hash: u
     let link = if upstream.connection.is_some() { Link::Stream } else { Link::Datagram };
     let server =
         if kind.invite { Server::Invite(InviteServer::start(link)) } else { Server::Other(OtherServer::start(link)) };
-    Context {
-        kind,
-        farm: arrival.farm.settings.id,
-        upstream,
-        first_upstream: upstream,
-        loop_hash,
-        server,
-        branches: SmallVec::new(),
-        answered_by: None,
-        best: None,
-        last_response: None,
-        cancelled: false,
-        cancel_reason: Box::default(),
-        trying_at: kind.invite.then(|| now + TRYING_AFTER),
-        failover_at: None,
-        placement: None,
-        armed: None,
-        awaited: false,
-    }
+    let trying_at = kind.invite.then(|| now + TRYING_AFTER);
+    Context { trying_at, ..Context::new(kind, arrival.farm.settings.id, upstream, loop_hash, server) }
 }
 
 impl Kind {
