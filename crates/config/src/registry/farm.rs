@@ -49,8 +49,8 @@ pub(super) static FARM: Section = Section {
         Setting::optional(
             "client_ca",
             Kind::Text(Form::Path),
-            "PEM file of authorities: tls and wss clients must show a certificate of one of them; without it they are asked for \
-             none. Paths are as for `certificates`.",
+            "PEM file of authorities: tls and wss clients are asked for a certificate of one of them. Who shows another one is refused; \
+             who shows none is let in. Without it nobody is asked. Paths are as for `certificates`.",
         ),
         Setting::default(
             "origins",
