@@ -15,6 +15,8 @@ pub(super) struct Dialog<'a> {
     callee: Party,
     from_tag: &'a [u8],
     to_tag: &'a [u8],
+    /// When the callee sent its answer, and when that came to the balancer.
+    answered: Instant,
     began: Instant,
     /// When the caller got to know.
     told: Option<Instant>,
@@ -52,6 +54,7 @@ fn answered<'a>(story: &Story<'a>) -> Vec<Dialog<'a>> {
             callee: one.sender,
             from_tag: story.request.from_tag,
             to_tag: one.to_tag,
+            answered: one.at,
             began: arrived,
             told,
             is_passed_on: !ups.is_empty(),
@@ -71,7 +74,7 @@ pub(super) fn requests_reach_the_other_side(
     let left = Left::of(dialog, call);
     for story in call {
         for Inside { one, arrived, other } in inside(dialog, story) {
-            if moved_during(circumstances, other, dialog.began, arrived)
+            if moved_during(circumstances, other, dialog.answered, arrived)
                 || (circumstances.has_moved(other) && !left.is_known_to(other, dialog, arrived))
                 || (circumstances.has_moved(other) && circumstances.may_forget(dialog.began))
             {
@@ -244,10 +247,11 @@ fn is_open(dialog: &Dialog<'_>, call: &[Story<'_>], but: &Story<'_>, at: Instant
     dialog.is_passed_on && !is_ended
 }
 
-/// Whether the other side's address changed in a way that the balancer may not know yet.
-fn moved_during(circumstances: &Circumstances, party: Party, began: Instant, arrived: Instant) -> bool {
+/// Whether the other side's address changed in a way that the balancer may not know yet: it knows what the answer tells, which was sent
+/// before it came.
+fn moved_during(circumstances: &Circumstances, party: Party, since: Instant, arrived: Instant) -> bool {
     let until = arrived + LONGEST_TRANSACTION;
-    circumstances.rebound.iter().any(|(moved, at)| *moved == party && *at >= began && *at <= until)
+    circumstances.rebound.iter().any(|(moved, at)| *moved == party && *at >= since && *at <= until)
 }
 
 fn name(method: Method<'_>) -> String {
