@@ -2,7 +2,9 @@
 
 use crate::Checked;
 use crate::forms::write_duration;
-use engine::{Backend, Egress, Failover, Fallback, Farm, Listener, Persistence, Ping, Rule, Service, Trunk, Verify};
+use engine::{
+    Backend, Egress, Failover, Fallback, Farm, Listener, Persistence, Ping, Place, Rule, Service, Trunk, Verify,
+};
 
 /// A thing with a name, and its settings as they are shown.
 type Item = (String, Facts);
@@ -101,6 +103,7 @@ fn limits(checked: &Checked) -> Facts {
         ("partial_message", write_duration(limits.partial_message)),
         ("handshake", write_duration(limits.handshake)),
         ("connection_queue", limits.connection_queue.to_string()),
+        ("large_request", limits.large_request.to_string()),
     ]
 }
 
@@ -154,7 +157,8 @@ fn trunk_facts(farm: &Farm, trunk: &Trunk) -> Facts {
         ("addresses", list(&trunk.addresses)),
         ("service", trunk.service.map(|index| service_name(farm, index)).unwrap_or_default()),
         ("trusted", trunk.trusted.to_string()),
-        ("out", list(&trunk.out)),
+        ("out", list(&trunk.out.iter().map(place).collect::<Vec<_>>())),
+        ("verify", verify(&trunk.verify)),
     ]
 }
 
@@ -236,7 +240,7 @@ fn egress(farm: &Farm, to: &Egress) -> String {
         Egress::Trunk(index) => {
             format!("trunk:{}", farm.trunks.get(*index).map(|trunk| trunk.name.as_str()).unwrap_or_default())
         }
-        Egress::Domain(domain) => format!("domain:{domain}"),
+        Egress::Domain { host, .. } => format!("domain:{host}"),
         Egress::Network(network) => format!("network:{network}"),
     }
 }
@@ -267,6 +271,10 @@ fn ports(backend: &Backend) -> String {
         Some(_) => String::new(),
         None => format!("tcp {}, tls {}", backend.ports.tcp, backend.ports.tls),
     }
+}
+
+fn place(place: &Place) -> String {
+    format!("{}:{}", place.transport.name(), place.address)
 }
 
 fn verify(verify: &Verify) -> String {

@@ -92,6 +92,8 @@ pub(crate) struct ClientBranch {
     pub(crate) dialog: Option<DialogNote>,
     /// Counts the call at its backend until the dialog does.
     pub(crate) ticket: Option<CallTicket>,
+    /// The same request as a datagram and where that would go, while its stream may still be refused.
+    pub(crate) datagram: Option<Box<(Flow, Packet)>>,
 }
 
 impl ClientBranch {
@@ -106,6 +108,7 @@ impl ClientBranch {
         self.finished = true;
         self.timer_c = None;
         self.work = None;
+        self.datagram = None;
     }
 }
 
@@ -269,6 +272,7 @@ mod tests {
             registration: None,
             dialog: None,
             ticket: None,
+            datagram: None,
         }
     }
 

@@ -32,6 +32,12 @@ pub enum Counter {
     DialogLimit,
     /// Error answers not sent because their receiver had enough of them.
     AnswersWithheld,
+    /// Requests by `sips` that would leave TLS, and requests by `sip` for whom only TLS would do (RFC 5630).
+    SipsRefused,
+    /// Requests too long for a datagram of most paths that went over a stream (RFC 3261 §18.1.1) …
+    LargeOverStream,
+    /// … and those that had none.
+    LargeOverUdp,
     /// Responses not sent because they would go to a broadcast, multicast or unspecified address.
     UnsafeDestination,
     OpenRelayRefused,
@@ -43,7 +49,7 @@ pub enum Counter {
 
 impl Counter {
     /// All counters with their metric names, in display order.
-    pub const ALL: [(Self, &'static str); 27] = [
+    pub const ALL: [(Self, &'static str); 30] = [
         (Self::Requests, "requests"),
         (Self::Responses, "responses"),
         (Self::RequestsForwarded, "requests_forwarded"),
@@ -65,6 +71,9 @@ impl Counter {
         (Self::BindingLimit, "binding_limit"),
         (Self::DialogLimit, "dialog_limit"),
         (Self::AnswersWithheld, "answers_withheld"),
+        (Self::SipsRefused, "sips_refused"),
+        (Self::LargeOverStream, "large_over_stream"),
+        (Self::LargeOverUdp, "large_over_udp"),
         (Self::UnsafeDestination, "unsafe_destination"),
         (Self::OpenRelayRefused, "open_relay_refused"),
         (Self::CallsStarted, "calls_started"),

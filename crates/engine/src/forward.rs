@@ -9,7 +9,7 @@ use crate::running::{FarmView, Running, WrittenAddress};
 use crate::settings::{Registrations, Symmetric, Transport};
 use crate::token::{Route, RouteKind, Secrets, TokenText, tag_bits};
 use sip::decimal::{Decimal, ip_text};
-use sip::{Edits, Host, Message, Method, Name, Value, Via, ViaParameters};
+use sip::{Edits, Host, Message, Method, Name, Scheme, Value, Via, ViaParameters};
 use smallvec::SmallVec;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -144,9 +144,11 @@ impl Forwarding<'_> {
             epoch: self.secrets.epoch,
         };
         let token = self.secrets.seal_route(&route, message.call_id());
-        write_route(&token, &ours.leaving, text);
+        // RFC 3261 §16.6 step 4: what was asked for by `sips` is recorded so.
+        let is_sips = arrival.uri.scheme == Scheme::Sips;
+        write_route(&token, &ours.leaving, is_sips, text);
         if paired {
-            write_route(&token, &ours.arriving, text);
+            write_route(&token, &ours.arriving, is_sips, text);
         }
     }
 }
@@ -355,12 +357,18 @@ fn sticky_ttl(arrival: &Arrival<'_>, plan: &Plan) -> std::time::Duration {
         .map_or(std::time::Duration::ZERO, |placed| arrival.farm.settings.services[placed.service].persistence_ttl)
 }
 
-fn write_route(token: &TokenText, address: &WrittenAddress, text: &mut Vec<u8>) {
-    text.extend_from_slice(b"Record-Route: <sip:");
+fn write_route(token: &TokenText, address: &WrittenAddress, is_sips: bool, text: &mut Vec<u8>) {
+    text.extend_from_slice(b"Record-Route: <");
+    text.extend_from_slice(scheme(is_sips));
     text.extend_from_slice(token);
     text.push(b'@');
-    address.write_uri(text);
+    address.write_uri(is_sips, text);
     text.extend_from_slice(b";lr>\r\n");
+}
+
+/// What a URI of ours begins with.
+pub(crate) fn scheme(is_sips: bool) -> &'static [u8] {
+    if is_sips { b"sips:" } else { b"sip:" }
 }
 
 #[cfg(test)]
@@ -369,7 +377,7 @@ mod tests {
     use crate::decide::{Placed, Popped};
     use crate::id::BackendId;
     use crate::io::unit::{VIP, arrive, flow, request, running, secrets};
-    use crate::settings::Trunk;
+    use crate::settings::{Trunk, Verify};
     use std::net::SocketAddr;
     use std::time::Duration;
 
@@ -551,6 +559,7 @@ mod tests {
             service: None,
             trusted,
             out: Vec::new(),
+            verify: Verify::System,
         };
         let running = running(|farm| {
             farm.trunks = vec![trunk("a", "198.51.100.0/28", false), trunk("b", "198.51.100.16/28", true)];

@@ -1,7 +1,9 @@
 //! The transaction machines of `sip`, INVITE's and the others' under one roof: who drives them need not know which it is.
 
 use sip::Instant;
-use sip::transaction::{ClientAction, InviteClient, InviteServer, OtherClient, OtherServer, ServerAction, Timing};
+use sip::transaction::{
+    ClientAction, InviteClient, InviteServer, Link, OtherClient, OtherServer, ServerAction, Timing,
+};
 
 /// The server transaction of a context.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +92,15 @@ impl Server {
 }
 
 impl Client {
+    /// Of a request that was just sent.
+    pub(crate) fn start(invite: bool, now: Instant, link: Link, timing: &Timing) -> Self {
+        if invite {
+            Self::Invite(InviteClient::start(now, link, timing))
+        } else {
+            Self::Other(OtherClient::start(now, link, timing))
+        }
+    }
+
     pub(crate) fn on_response(&mut self, now: Instant, code: u16, timing: &Timing) -> ClientAction {
         match *self {
             Self::Invite(machine) => self.become_invite(machine.on_response(now, code, timing)),

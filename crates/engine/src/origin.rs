@@ -85,6 +85,7 @@ mod tests {
             service: None,
             trusted: false,
             out: Vec::new(),
+            verify: crate::settings::Verify::System,
         };
         let running = running(|farm| {
             farm.listeners =

@@ -36,6 +36,11 @@ impl Reach {
         (transport, self.address_over(transport))
     }
 
+    /// The stream beside the datagrams of a backend that takes any transport.
+    pub(crate) fn stream(&self) -> Option<(Transport, SocketAddr)> {
+        self.transport.is_none().then(|| (Transport::Tcp, self.address_over(Transport::Tcp)))
+    }
+
     /// As configured.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

@@ -6,6 +6,7 @@
 
 use crate::decide::{Arrival, registered_aor};
 use crate::directory::{Binding, Directory};
+use crate::forward::scheme;
 use crate::id::BackendId;
 use crate::identity::Aor;
 use crate::io::Flow;
@@ -114,10 +115,13 @@ impl Registration {
             from_tag: 0,
             epoch: writing.secrets.epoch,
         };
-        out.extend_from_slice(b"Path: <sip:");
+        // RFC 3327 §5.1 leaves the scheme to §16.6 of RFC 3261: that of the Request-URI.
+        let is_sips = message.request_line().is_some_and(|line| sip::uri::after_sips(line.uri).is_some());
+        out.extend_from_slice(b"Path: <");
+        out.extend_from_slice(scheme(is_sips));
         out.extend_from_slice(&writing.secrets.seal_route(&route, b""));
         out.push(b'@');
-        writing.inside.write_uri(out);
+        writing.inside.write_uri(is_sips, out);
         out.extend_from_slice(b";lr>\r\n");
         if !message.has_option(Name::Supported, b"path") {
             out.extend_from_slice(b"Supported: path\r\n");
@@ -254,7 +258,7 @@ impl Offered {
         }
         let id = contact_id(address, writing.secrets, aor);
         let written = match mode {
-            Registrations::Contact => rewritten(address, uri.user, writing.inside, id),
+            Registrations::Contact => rewritten(address, &uri, writing.inside, id),
             Registrations::Path | Registrations::Off => address.raw.to_vec(),
         };
         let remote = arrival.flow.remote;
@@ -291,19 +295,23 @@ fn contact_id(address: &NameAddr<'_>, secrets: &Secrets, aor: u64) -> u64 {
     }
 }
 
-fn rewritten(address: &NameAddr<'_>, user: Option<&[u8]>, inside: &WrittenAddress, id: u64) -> Vec<u8> {
+/// A `sips` contact stays one where the box is reached over TLS; elsewhere it would promise what nobody keeps (RFC 5630 §5.3), and the
+/// phone is called by `sip`, still over its own TLS.
+fn rewritten(address: &NameAddr<'_>, uri: &Uri<'_>, inside: &WrittenAddress, id: u64) -> Vec<u8> {
+    let is_sips = uri.scheme == Scheme::Sips && inside.transport().is_secure();
     let mut out = Vec::with_capacity(address.raw.len() + 40);
     // The display name, if any, then the URI in brackets, whether or not the phone used them.
     let bracket = memchr::memmem::find(address.raw, address.uri_bytes)
         .and_then(|at| address.raw.get(..at))
         .and_then(|before| before.strip_suffix(b"<"));
     out.extend_from_slice(bracket.unwrap_or_default());
-    out.extend_from_slice(b"<sip:");
-    if let Some(user) = user {
+    out.push(b'<');
+    out.extend_from_slice(scheme(is_sips));
+    if let Some(user) = uri.user {
         out.extend_from_slice(user);
         out.push(b'@');
     }
-    inside.write_uri(&mut out);
+    inside.write_uri(is_sips, &mut out);
     // Writing into memory cannot fail.
     let _ = write!(out, ";tdm={id:016x}>");
     for (name, value) in sip::value::params(address.params) {

@@ -251,11 +251,13 @@ impl WrittenAddress {
 
     /// Host and port of a SIP URI and its transport, which UDP takes for granted. A URI says `tls` where RFC 3261 §26.2.2 would rather
     /// have `sips`: every phone understands it. WebSocket has one name there, whether or not TLS is below it (RFC 7118 §5.2.4).
-    pub(crate) fn write_uri(&self, text: &mut Vec<u8>) {
+    /// `is_sips`: the scheme says TLS already.
+    pub(crate) fn write_uri(&self, is_sips: bool, text: &mut Vec<u8>) {
         text.extend_from_slice(&self.host);
         text.extend_from_slice(match self.transport {
             Transport::Udp => b"",
             Transport::Tcp => b";transport=tcp",
+            Transport::Tls if is_sips => b"",
             Transport::Tls => b";transport=tls",
             Transport::Ws | Transport::Wss => b";transport=ws",
         });

@@ -50,6 +50,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// Octets that wait on one connection for a peer that does not read; a message beyond is not sent.
     pub connection_queue: usize,
+    /// A request of more octets goes over a stream where the backend has one (RFC 3261 §18.1.1).
+    pub large_request: usize,
 }
 
 /// A virtual service with profile `sip`.
@@ -75,6 +77,7 @@ pub struct Farm {
     pub certificates: Vec<String>,
     /// File of the authorities whose certificates clients must show, as written. `None`: they are not asked for any.
     pub client_ca: Option<String>,
+    pub client_certificates: ClientCertificates,
     /// Web pages that may open ws and wss, as browsers write them (RFC 6454 §6.1), lower case. Empty: all.
     pub origins: Vec<String>,
     pub max_call_time: Duration,
@@ -94,6 +97,15 @@ pub enum Registrations {
     Off,
 }
 
+/// What is asked of clients where there is a `client_ca`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientCertificates {
+    /// Whoever shows a certificate must show a right one; who shows none is let in.
+    Verify,
+    /// Whoever shows none is refused.
+    Require,
+}
+
 /// Where UDP clients are answered (RFC 3581).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Symmetric {
@@ -103,7 +115,7 @@ pub enum Symmetric {
 }
 
 /// How SIP is carried to a peer (RFC 3261 §18, RFC 7118).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Transport {
     Udp,
     Tcp,
@@ -205,7 +217,18 @@ pub struct Trunk {
     /// P-Asserted-Identity and the like pass only if true.
     pub trusted: bool,
     /// Where egress to this trunk goes, in order.
-    pub out: Vec<SocketAddr>,
+    pub out: Vec<Place>,
+    /// How its certificate is checked where it is reached over TLS.
+    pub verify: Verify,
+}
+
+/// Where a peer listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub transport: Transport,
+    pub address: SocketAddr,
+    /// The name that the address was found by: over TLS the certificate must be for it, else for the address.
+    pub host: Option<String>,
 }
 
 /// A pool of backends with a match rule.
@@ -290,8 +313,11 @@ pub enum Fallback {
 pub enum Egress {
     /// Index into [`Farm::trunks`].
     Trunk(usize),
-    /// Host of the Request-URI, lower case; reached only when it is an address until names are resolved.
-    Domain(String),
+    /// Host of the Request-URI, lower case: an address, or a name with the places that it leads to, best first.
+    Domain {
+        host: String,
+        places: Vec<Place>,
+    },
     Network(IpNet),
 }
 
@@ -302,6 +328,8 @@ pub struct Backend {
     pub name: String,
     /// With its port over `transport`; where that is `None`, over UDP.
     pub address: SocketAddr,
+    /// The name that the address was found by: over TLS the certificate must be for it, else for the address.
+    pub host: Option<String>,
     /// Udp, Tcp or Tls. `None`: the client's, as [`Transport::towards_backends`] has it.
     pub transport: Option<Transport>,
     /// Over streams where `transport` is `None`; otherwise they say nothing.
@@ -368,6 +396,7 @@ impl Default for Limits {
             partial_message: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
             connection_queue: 1_048_576,
+            large_request: 1_300,
         }
     }
 }

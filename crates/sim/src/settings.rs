@@ -3,7 +3,7 @@
 use engine::policy::{self, Policy};
 use engine::{
     Backend, BackendId, Failover, Fallback, Farm, FarmId, Limits, Listener, ListenerId, Maintenance, Persistence, Ping,
-    Ports, Registrations, Rule, Service, Settings, Symmetric, Transport, Trunk, Verify,
+    Place, Ports, Registrations, Rule, Service, Settings, Symmetric, Transport, Trunk, Verify,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -37,6 +37,7 @@ pub fn bare_farm(listeners: Vec<Listener>) -> Farm {
         domains: Vec::new(),
         certificates: Vec::new(),
         client_ca: None,
+        client_certificates: engine::ClientCertificates::Verify,
         origins: Vec::new(),
         registrations: Registrations::Contact,
         stateless: false,
@@ -87,6 +88,7 @@ pub fn backend(name: &str, address: SocketAddr) -> Backend {
         name: name.to_owned(),
         address,
         transport: Some(Transport::Udp),
+        host: None,
         ports: Ports { tcp: 5060, tls: 5061 },
         verify: Verify::System,
         sources: Vec::new(),
@@ -106,7 +108,8 @@ pub fn trunk(name: &str, network: &str, out: SocketAddr) -> Trunk {
         addresses: vec![network.parse().expect("tests write networks in CIDR notation")],
         service: None,
         trusted: false,
-        out: vec![out],
+        out: vec![Place { transport: Transport::Udp, address: out, host: None }],
+        verify: Verify::System,
     }
 }
 

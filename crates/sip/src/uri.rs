@@ -117,6 +117,12 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// What follows the scheme of a `sips` URI; `None`: it has another one.
+pub fn after_sips(uri: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = uri.split_at_checked(5)?;
+    scheme.eq_ignore_ascii_case(b"sips:").then_some(rest)
+}
+
 /// Two hosts are the same: equal addresses, or names equal but for case and one trailing dot.
 pub fn same_host(a: Host<'_>, b: Host<'_>) -> bool {
     match (a, b) {

@@ -33,16 +33,23 @@ pub const ITEMS: &[(u8, &str)] = &[
     (20, "CANCEL is answered here and goes to branches with a 1xx only (§16.10)"),
     (21, "stateless: same target and branch for each retransmission, no own 1xx (§16.11)"),
     (22, "the transaction machines and their timers (§17, RFC 6026)"),
+    (23, "a request too large for a datagram takes a stream, where there is one (§18.1.1)"),
     (24, "an answer whose top Via is not ours is dropped (§18.1.2)"),
     (25, "received is added; answers return to received, maddr and port (§18.2)"),
     (26, "octets after the body are ignored on UDP; lengths are judged (§18.3)"),
+    (27, "TCP is listened at beside UDP (§18.4)"),
     (28, "rport is filled; answers leave from the address that was asked (RFC 3581)"),
+    (29, "names: NAPTR, SRV, addresses, weights, the next one on failure (RFC 3263)"),
     (30, "non-INVITE: no 1xx but a late 100, never a 408 (RFC 4320)"),
     (31, "2xx keeps the transaction; answers without one are dropped (RFC 6026)"),
     (32, "loops are found and Max-Breadth is kept: no amplification (RFC 5393)"),
     (33, "Path on top where it may be; a Route made of it is followed (RFC 3327)"),
+    (34, "flows: tokens in Path, ob, 430 when the flow is gone, keep-alives (RFC 5626)"),
+    (35, "connections are shared by alias with mutual TLS only, and by name (RFC 5923)"),
+    (36, "SIP over WebSocket: sub-protocol, one message each, Origin (RFC 7118)"),
     (37, "Reason survives CANCEL; the loser of a fork learns why (RFC 3326)"),
     (38, "SUBSCRIBE and NOTIFY are recorded; NOTIFY may come first (RFC 6665)"),
+    (40, "sips is TLS on every hop, never made, and refused with its reason (RFC 5630)"),
     (42, "challenges pass in order; their answer meets the nonce's server (RFC 8760)"),
     (43, "IPv6: received without brackets; IPv4-mapped matches IPv4"),
 ];
@@ -186,6 +193,6 @@ mod tests {
     #[test]
     fn items_are_in_order() {
         assert!(ITEMS.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert_eq!(ITEMS.len(), 34);
+        assert_eq!(ITEMS.len(), 41);
     }
 }

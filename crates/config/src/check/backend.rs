@@ -64,6 +64,7 @@ fn backend(farm_name: &str, section: &Section, stateless: bool) -> Option<Backen
         id: BackendId::of(farm_name, &name, address),
         name,
         address,
+        host: None,
         transport,
         ports: ports(section.section("ports"), address),
         verify: section.verify("verify").clone(),

@@ -73,6 +73,7 @@ pub(super) fn farm(section: &Section, report: &mut Report<'_>) -> Option<Draft> 
             source_header,
             certificates: texts(section, "certificates"),
             client_ca: section.optional_text("client_ca").map(str::to_owned),
+            client_certificates: engine::ClientCertificates::Verify,
             origins: texts(section, "origins"),
             max_call_time: section.duration("max_call_time"),
             trunks: trunk::trunks(section.sections("trunk"), &names, report),

@@ -68,6 +68,7 @@ fn limits(section: &Section) -> Limits {
         partial_message: section.duration("partial_message"),
         handshake: section.duration("handshake"),
         connection_queue: section.integer_usize("connection_queue"),
+        large_request: section.integer_usize("large_request"),
     }
 }
 
@@ -92,7 +93,7 @@ mod tests {
     fn unit_limits_and_log_arrive() {
         let text = "[unit]\nname = \"lb-a\"\nstate_dir = \"/var/lib/x\"\nworkers = 3\nuser = \"\"\ndrain = \"5s\"\n\
             [limits]\nheaders = 64\nerrors_per_source = 7\nconnections = 50\nconnections_per_source = 5\nconnection_idle = \"2m\"\n\
-            partial_message = \"3s\"\nhandshake = \"4s\"\nconnection_queue = 200000\n\
+            partial_message = \"3s\"\nhandshake = \"4s\"\nconnection_queue = 200000\nlarge_request = 1500\n\
             [dns]\nservers = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
             [[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.backend]]\naddress = \"127.0.0.11\"\n";
         let checked = crate::load("f", text).expect("the file is right");

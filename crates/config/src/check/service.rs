@@ -102,7 +102,7 @@ fn egress(section: &Section, names: &Names<'_>, report: &mut Report<'_>) -> Vec<
         };
         match to {
             EgressTo::Trunk(name) => found.extend(names.trunk(name, &item.span, report).map(Egress::Trunk)),
-            EgressTo::Domain(domain) => found.push(Egress::Domain(domain.clone())),
+            EgressTo::Domain(domain) => found.push(Egress::Domain { host: domain.clone(), places: Vec::new() }),
             EgressTo::Network(network) => found.push(Egress::Network(*network)),
         }
     }
@@ -153,7 +153,10 @@ mod tests {
         assert_eq!((service.failover.answer_timeout.as_secs(), service.failover.final_timeout.as_secs()), (1, 4));
         assert_eq!(service.failover.codes, [500, 503]);
         assert_eq!(service.egress.len(), 3);
-        assert_eq!(service.egress.get(..2), Some(&[Egress::Trunk(0), Egress::Domain("example.net".to_owned())][..]));
+        assert_eq!(
+            service.egress.get(..2),
+            Some(&[Egress::Trunk(0), Egress::Domain { host: "example.net".to_owned(), places: Vec::new() }][..])
+        );
         assert_eq!(service.rule.domain, ["example.com"]);
         assert!(service.rule.header.iter().all(|(name, pattern)| name == "User-Agent" && pattern.is_match(b"aXb")));
     }

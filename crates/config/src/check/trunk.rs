@@ -27,10 +27,15 @@ pub(super) fn trunks(sections: &[Section], names: &Names<'_>, report: &mut Repor
             addresses: section.networks("addresses"),
             service,
             trusted: section.boolean("trusted"),
-            out: section.addresses("out"),
+            out: section.addresses("out").into_iter().map(over_udp).collect(),
+            verify: engine::Verify::System,
         });
     }
     trunks
+}
+
+fn over_udp(address: std::net::SocketAddr) -> engine::Place {
+    engine::Place { transport: engine::Transport::Udp, address, host: None }
 }
 
 /// A request from an address of two trunks would be of either.
@@ -55,7 +60,7 @@ mod tests {
         assert_eq!((trunk.name.as_str(), trunk.service, trunk.trusted), ("carrier", Some(0), true));
         let addresses: Vec<String> = trunk.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["198.51.100.0/28", "127.0.0.9/32"]);
-        assert_eq!(trunk.out.first().map(ToString::to_string).as_deref(), Some("198.51.100.1:5060"));
+        assert_eq!(trunk.out.first().map(|place| place.address.to_string()).as_deref(), Some("198.51.100.1:5060"));
     }
 
     #[test]

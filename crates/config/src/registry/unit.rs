@@ -136,6 +136,13 @@ pub(super) static LIMITS: Section = Section {
             "1048576",
             "Octets that wait on one connection for a peer that does not read; a message beyond is not sent.",
         ),
+        Setting::default(
+            "large_request",
+            integer(576, 65_535),
+            "1300",
+            "A request of more octets goes to its backend over TCP where `transport = \"same\"` (RFC 3261 §18.1.1), and by datagram where \
+             it is refused there; it is counted either way.",
+        ),
     ],
 };
 

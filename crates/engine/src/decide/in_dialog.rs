@@ -1,6 +1,6 @@
 //! Requests that carry a token of ours: on to the dialog's other party, or to the phone that a Path leads to.
 
-use super::{Arrival, Decider, Decision, Parties, Plan, Refusal, Routes, Trace};
+use super::{Arrival, Decider, Parties, Plan, Refusal, Routes, Trace};
 use crate::context::{DialogNote, Hop};
 use crate::directory::DialogKey;
 use crate::identity::{tag_key, text_key};
@@ -17,15 +17,12 @@ impl<T: Trace> Decider<'_, T> {
         arrival: &Arrival<'_>,
         routes: &Routes<'_>,
         route: &Route,
-    ) -> Result<Decision, Refusal> {
-        let plan = match route.kind {
-            RouteKind::Path => self.by_path(arrival, routes, route)?,
-            RouteKind::Dialog if sender_is_peer(arrival, route) => {
-                self.towards_dialog_backend(arrival, routes, route)?
-            }
-            RouteKind::Dialog => self.towards_dialog_peer(arrival, routes, route)?,
-        };
-        Ok(Decision::Forward(plan))
+    ) -> Result<Plan, Refusal> {
+        match route.kind {
+            RouteKind::Path => self.by_path(arrival, routes, route),
+            RouteKind::Dialog if sender_is_peer(arrival, route) => self.towards_dialog_backend(arrival, routes, route),
+            RouteKind::Dialog => self.towards_dialog_peer(arrival, routes, route),
+        }
     }
 
     fn towards_dialog_backend(

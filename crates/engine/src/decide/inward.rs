@@ -71,7 +71,8 @@ impl<T: Trace> Decider<'_, T> {
         };
         let settings = &arrival.farm.settings.services[service];
         self.remember(arrival, settings, &placed, &keys);
-        self.plan(arrival, &routes, placed, ticket)
+        let plan = self.plan(arrival, &routes, placed, ticket)?;
+        self.kept_secure(arrival, plan)
     }
 
     fn service_of(&mut self, arrival: &Arrival<'_>) -> Result<usize, Refusal> {

@@ -7,9 +7,11 @@
 //! from client or trunk    → inward      a service, and one of its backends
 //! ```
 
+mod egress;
 mod in_dialog;
 mod inward;
 mod outward;
+mod phone;
 mod routes;
 mod rule;
 
@@ -57,6 +59,10 @@ pub(crate) enum Refusal {
     Overloaded,
     /// A token that does not verify.
     Forged,
+    /// 480: asked for by `sips`, and some hop would not be over TLS (RFC 5630 §5.3, warning 380).
+    SipsNotAllowed,
+    /// 480: asked for by `sip`, and who is called takes calls over TLS only, which leads nowhere (RFC 5630 §5.3, warning 381).
+    SipsRequired,
     Silence,
 }
 
@@ -141,7 +147,8 @@ impl<T: Trace> Decider<'_, T> {
         let routes = Routes::read(&self.shared.secrets, arrival)?;
         if let Some(route) = routes.token {
             self.trace.note(|| format!("Route token of ours: {route:?}"));
-            return self.by_token(arrival, &routes, &route);
+            let plan = self.by_token(arrival, &routes, &route)?;
+            return self.kept_secure(arrival, plan).map(Decision::Forward);
         }
         if self.is_for_us(arrival) {
             self.trace.note(|| "OPTIONS to the farm itself".into());
@@ -149,7 +156,22 @@ impl<T: Trace> Decider<'_, T> {
         }
         let plan =
             if arrival.origin.is_backend() { self.outward(arrival, &routes)? } else { self.inward(arrival, &routes)? };
-        Ok(Decision::Forward(plan))
+        self.kept_secure(arrival, plan).map(Decision::Forward)
+    }
+
+    /// RFC 5630 §5.3: what is asked for by `sips` passes over TLS on both sides, or not at all.
+    fn kept_secure(&mut self, arrival: &Arrival<'_>, plan: Plan) -> Result<Plan, Refusal> {
+        if arrival.uri.scheme != Scheme::Sips || (arrival.listener.transport.is_secure() && self.is_secure(&plan.flow))
+        {
+            return Ok(plan);
+        }
+        self.trace.note(|| "asked for by sips, and not all of the way is over TLS".into());
+        Err(Refusal::SipsNotAllowed)
+    }
+
+    /// Over TLS.
+    fn is_secure(&self, flow: &Flow) -> bool {
+        self.running.listener(flow.listener).is_some_and(|(_, listener)| listener.transport.is_secure())
     }
 
     /// RFC 3261 §11: OPTIONS whose Request-URI names the farm and nobody in it.

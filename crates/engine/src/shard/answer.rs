@@ -57,6 +57,8 @@ impl Core {
                 self.count(Counter::ForgedTokens);
                 403
             }
+            Refusal::SipsNotAllowed => self.refuse_sips(arrival, b"380", b"SIPS Not Allowed", &mut line),
+            Refusal::SipsRequired => self.refuse_sips(arrival, b"381", b"SIPS Required", &mut line),
             Refusal::Status(code) => {
                 if code == 404 {
                     self.count(Counter::NoService);
@@ -71,6 +73,16 @@ impl Core {
         };
         let answer = Answer { code, lines: &line };
         self.reply(running, now, arrival, answer);
+    }
+
+    /// RFC 5630 §5.3: a status that everybody knows, and the reason as a Warning (RFC 3261 §20.43) by our name.
+    fn refuse_sips(&self, arrival: &Arrival<'_>, code: &[u8], text: &[u8], line: &mut Vec<u8>) -> u16 {
+        self.count(Counter::SipsRefused);
+        let ours = arrival.farm.written(arrival.listener, arrival.flow.local, arrival.origin.is_backend());
+        for part in [&b"Warning: "[..], code, b" ", ours.host(), b" \"", text, b"\"\r\n"] {
+            line.extend_from_slice(part);
+        }
+        480
     }
 
     /// Answers without keeping state (RFC 3261 §8.2.7). An ACK is never answered.

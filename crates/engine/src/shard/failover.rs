@@ -10,12 +10,12 @@
 //! ```
 
 use super::Core;
+use super::large::Written;
 use crate::context::{Context, Hop, Placement};
 use crate::counters::Counter;
 use crate::decide::{Arrival, Deaf, Decider, Plan, Refusal};
-use crate::io::{Event, Packet};
+use crate::io::Event;
 use crate::origin::Origin;
-use crate::register::Registration;
 use crate::running::Running;
 use crate::table::Id;
 use sip::Instant;
@@ -106,7 +106,7 @@ impl Core {
             // The indices belong to a configuration that is gone.
             return false;
         }
-        let Some((plan, packet, registration)) = self.plan_next(running, now, id, context, &placement, attempt) else {
+        let Some((plan, written)) = self.plan_next(running, now, id, context, &placement, attempt) else {
             return false;
         };
         self.count(Counter::Failovers);
@@ -117,7 +117,7 @@ impl Core {
         }
         placement.attempts_left -= 1;
         context.placement = Some(placement);
-        self.begin_branch(running, now, context, plan, packet, registration);
+        self.begin_branch(running, now, context, plan, written);
         true
     }
 
@@ -129,7 +129,7 @@ impl Core {
         context: &mut Context,
         placement: &Placement,
         attempt: u8,
-    ) -> Option<(Plan, Packet, Option<Registration>)> {
+    ) -> Option<(Plan, Written)> {
         let limits = super::receive::message_limits(running);
         let message = sip::parse(&placement.request, &limits).ok()?;
         let checked = sip::check(&message, &limits).ok()?;
@@ -146,10 +146,10 @@ impl Core {
         let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };
         let planned: Result<Plan, Refusal> =
             decider.again(&arrival, placement.service, &placement.tried, &placement.affinity);
-        let plan = planned.ok()?;
+        let mut plan = planned.ok()?;
         let branch = self.branch_of(id, attempt, context.loop_hash, context.first_upstream);
-        let (packet, registration) = self.write_request(running, &arrival, &plan, &branch);
-        Some((plan, packet, registration))
+        let written = self.write_sized(running, &arrival, &mut plan, &branch);
+        Some((plan, written))
     }
 
     fn affinity_refused(&mut self, running: &Running, context: &Context, at: usize) {

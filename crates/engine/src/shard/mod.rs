@@ -8,6 +8,7 @@
 //! response  what a branch's answer does           §16.7
 //! cancel    CANCEL in, CANCEL out                 §16.10, §9
 //! failover  the next backend                      §16.7 step 6, §16.9
+//! large     what a datagram may be too small for     §18.1.1
 //! timers    everything that happens by itself     §16.8, §17
 //! by_token  what needs no state                   §16.11
 //! answer    responses of our own                  §8.2.6
@@ -18,6 +19,7 @@ mod answer;
 mod by_token;
 mod cancel;
 mod failover;
+mod large;
 mod ping;
 mod receive;
 mod request;

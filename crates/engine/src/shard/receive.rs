@@ -70,6 +70,10 @@ impl Core {
             let waiting = !attempt.finished && !attempt.answered;
             waiting && attempt.flow.leads_like(&flow) && attempt.sent.starts_with(returned)
         });
+        if concerned && self.takes_datagram_instead(now, &mut context, at) {
+            self.settle(now, id, context);
+            return;
+        }
         if concerned {
             self.count(Counter::Unreachable);
             let attempt = &context.branches[at];

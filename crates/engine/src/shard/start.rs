@@ -1,5 +1,6 @@
 //! RFC 3261 §16.6: a context begins, and each of its branches.
 
+use super::large::Written;
 use super::{Core, TIMING};
 use crate::context::{Cancel, ClientBranch, Context, Hop, Kind, Placement};
 use crate::counters::Counter;
@@ -11,7 +12,7 @@ use crate::register::Registration;
 use crate::running::Running;
 use crate::table::Id;
 use crate::token::Branch;
-use sip::transaction::{InviteClient, InviteServer, Link, OtherClient, OtherServer};
+use sip::transaction::{InviteServer, Link, OtherServer};
 use sip::{Instant, Method};
 use smallvec::SmallVec;
 use std::sync::atomic::Ordering;
@@ -29,7 +30,7 @@ impl Core {
         running: &Running,
         now: Instant,
         arrival: &Arrival<'_>,
-        plan: Plan,
+        mut plan: Plan,
         loop_hash: u32,
         key: u64,
     ) {
@@ -46,13 +47,13 @@ impl Core {
         }
         let id = self.table.next_id();
         let branch = self.branch_of(id, 0, loop_hash, upstream);
-        let (packet, registration) = self.write_request(running, arrival, &plan, &branch);
+        let written = self.write_sized(running, arrival, &mut plan, &branch);
         let mut context = Box::new(new_context(now, arrival, upstream, loop_hash));
         context.placement = self.placement(running, arrival, &plan);
         let id = self.table.insert(key, context);
         self.shared.transactions.fetch_add(1, Ordering::Relaxed);
         if let Some(mut context) = self.table.take(id) {
-            self.begin_branch(running, now, &mut context, plan, packet, registration);
+            self.begin_branch(running, now, &mut context, plan, written);
             self.settle(now, id, context);
         }
     }
@@ -64,17 +65,13 @@ impl Core {
         now: Instant,
         context: &mut Context,
         plan: Plan,
-        packet: Packet,
-        registration: Option<Registration>,
+        written: Written,
     ) {
+        let Written { packet, registration, datagram } = written;
         self.count(Counter::RequestsForwarded);
         let invite = context.kind.invite;
         let link = running.link(&plan.flow);
-        let client = if invite {
-            Client::Invite(InviteClient::start(now, link, &TIMING))
-        } else {
-            Client::Other(OtherClient::start(now, link, &TIMING))
-        };
+        let client = Client::start(invite, now, link, &TIMING);
         let work = match &plan.hop {
             Hop::Backend(state) => Some(state.begin_work(context.kind.cost())),
             Hop::Peer => None,
@@ -102,6 +99,7 @@ impl Core {
             registration: registration.map(Box::new),
             dialog: plan.dialog,
             ticket: plan.ticket,
+            datagram,
         });
         self.send(plan.flow, packet);
     }

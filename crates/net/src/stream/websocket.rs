@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_their_status() {
+    fn item_36_requests_and_their_status() {
         let cases = [
             ("GET", "GET", "101"),
             ("GET", "POST", "405"),
@@ -664,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_come_from_where_they_may() {
+    fn item_36_pages_come_from_where_they_may() {
         let ours = ["https://phone.example.com", "https://other.example.com:8443"];
         let from = |origin: &str| changed("Host:", &format!("Origin: {origin}\r\nHost:"));
         assert_eq!(status(&ours, UPGRADE), "101", "what sends no origin is no browser");
@@ -695,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_may_come_in_pieces_of_any_size_right_after_the_request() {
+    fn item_36_frames_may_come_in_pieces_of_any_size_right_after_the_request() {
         let stream = [
             UPGRADE.as_bytes(),
             &masked(0x81, ONE),
@@ -736,7 +736,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_and_the_codes_that_tell_them() {
+    fn item_36_faults_and_the_codes_that_tell_them() {
         use WebSocketFault::{NotUtf8, Protocol, TooLarge, Unmasked};
         let cases: [(&str, Vec<u8>, WebSocketFault, u16); 13] = [
             ("no mask", b"\x81\x01x".to_vec(), Unmasked, 1002),
@@ -791,7 +791,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_go_out_as_text_if_they_are_text() {
+    fn item_36_messages_go_out_as_text_if_they_are_text() {
         let mut web_socket = open_web_socket();
         let mut out = Vec::new();
         web_socket.send(ONE, &mut out);

@@ -1,6 +1,6 @@
 //! Where requests of the boxes go that are not part of a dialog: phones, other boxes, and out by egress.
 
-use engine::{Egress, Maintenance, Settings};
+use engine::{Egress, Maintenance, Place, Settings, Transport};
 use sim::script::uri_in;
 use sim::settings::{service, trunk};
 use sim::{Answer, Bench, Script, Text, box_address, one_farm};
@@ -42,6 +42,10 @@ fn register(bench: &mut Bench) -> usize {
     index
 }
 
+fn place(text: &str) -> Place {
+    Place { transport: Transport::Udp, address: address(text), host: None }
+}
+
 /// A farm where each of two boxes has a service of its own with these ways out.
 fn with_egress(first: Vec<Egress>, second: Vec<Egress>) -> Settings {
     one_farm(2, |farm| {
@@ -49,7 +53,7 @@ fn with_egress(first: Vec<Egress>, second: Vec<Egress>) -> Settings {
         (one.egress, two.egress) = (first, second);
         farm.services = vec![one, two];
         let mut carrier = trunk("carrier", "198.51.100.0/28", address("192.0.2.1:5070"));
-        carrier.out.push(address("192.0.2.2:5060"));
+        carrier.out.push(place("192.0.2.2:5060"));
         farm.trunks = vec![carrier];
     })
 }
@@ -84,9 +88,18 @@ fn a_trunk_takes_numbers_names_and_its_own_addresses() {
 #[test]
 fn networks_and_domains_take_the_addresses_that_they_name() {
     let network = |text: &str| Egress::Network(text.parse().expect("tests write networks in CIDR notation"));
-    let domain = |text: &str| Egress::Domain(text.to_owned());
+    let domain = |host: &str, places| Egress::Domain { host: host.to_owned(), places };
+    let near = vec![place("203.0.113.1:5070"), place("203.0.113.2:5070")];
     assert_outcomes(
-        with_egress(vec![network("10.0.0.0/24"), domain("192.0.2.9"), domain("far.example")], Vec::new()),
+        with_egress(
+            vec![
+                network("10.0.0.0/24"),
+                domain("192.0.2.9", vec![]),
+                domain("far.example", vec![]),
+                domain("near.example", near),
+            ],
+            Vec::new(),
+        ),
         &[
             ("sip:x@10.0.0.7", "10.0.0.7:5060"),
             ("sip:x@10.0.0.7:5080", "10.0.0.7:5080"),
@@ -95,8 +108,12 @@ fn networks_and_domains_take_the_addresses_that_they_name() {
             ("sip:x@10.0.0.1", "404"),
             ("sip:x@192.0.2.9", "192.0.2.9:5060"),
             ("sip:x@192.0.2.10", "404"),
-            // Names are not resolved.
+            // Nothing is known of this name.
             ("sip:x@far.example", "404"),
+            ("sip:x@near.example", "203.0.113.1:5070"),
+            ("sip:x@NEAR.example.;transport=udp", "203.0.113.1:5070"),
+            // RFC 3263 §4.2: a port that is written is the port.
+            ("sip:x@near.example:5090", "203.0.113.1:5090"),
             ("tel:+15551234", "404"),
         ],
     );

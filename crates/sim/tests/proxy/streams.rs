@@ -16,7 +16,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 /// Where the farm listens for a transport.
-fn bind(transport: Transport) -> SocketAddr {
+pub(crate) fn bind(transport: Transport) -> SocketAddr {
     address(match transport {
         Transport::Udp | Transport::Tcp => "10.0.0.1:5060",
         Transport::Tls => "10.0.0.1:5061",
@@ -25,14 +25,14 @@ fn bind(transport: Transport) -> SocketAddr {
     })
 }
 
-fn listener(transport: Transport) -> Listener {
+pub(crate) fn listener(transport: Transport) -> Listener {
     Listener { inside: !transport.is_web_socket(), ..listener_over(transport, bind(transport)) }
 }
 
 const ALL: [Transport; 5] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
 
 /// One box that is reached over `transport` (`None`: as the client speaks).
-fn farm(transport: Option<Transport>, adjust: impl FnOnce(&mut Farm)) -> Settings {
+pub(crate) fn farm(transport: Option<Transport>, adjust: impl FnOnce(&mut Farm)) -> Settings {
     one_farm(1, |farm| {
         farm.listeners = ALL.map(listener).into();
         for backend in &mut farm.backends {
@@ -42,20 +42,20 @@ fn farm(transport: Option<Transport>, adjust: impl FnOnce(&mut Farm)) -> Setting
     })
 }
 
-fn reach(backend: &mut Backend, transport: Option<Transport>) {
+pub(crate) fn reach(backend: &mut Backend, transport: Option<Transport>) {
     backend.transport = transport;
     backend.ports = Ports { tcp: 5062, tls: 5063 };
 }
 
 /// A phone's flow; of a stream by the connection with that number.
-fn of_phone(transport: Transport, connection: u32) -> Flow {
+pub(crate) fn of_phone(transport: Transport, connection: u32) -> Flow {
     let remote = if transport.is_stream() { address("10.1.0.1:40123") } else { phone_address(0) };
     let connection = if transport.is_stream() { ConnectionId(connection) } else { ConnectionId::NONE };
     Flow { listener: listener(transport).id, local: bind(transport).ip(), remote, connection }
 }
 
 /// The flow by which the box answers what went out by `sent`.
-fn of_answer(sent: &Sent, connection: u32) -> Flow {
+pub(crate) fn of_answer(sent: &Sent, connection: u32) -> Flow {
     let is_stream = sent.flow.listener != listener(Transport::Udp).id;
     Flow { connection: if is_stream { ConnectionId(connection) } else { ConnectionId::NONE }, ..sent.flow }
 }
