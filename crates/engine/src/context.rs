@@ -36,10 +36,14 @@ pub(crate) struct Context {
     pub(crate) cancel_reason: Box<[u8]>,
     /// When a 100 is due, unless another response goes up first.
     pub(crate) trying_at: Option<Instant>,
-    /// When the newest branch is given up for the next backend.
+    /// When the newest branch is given up for the next backend or place.
     pub(crate) failover_at: Option<Instant>,
-    /// What is needed to try another backend; only for requests that may.
+    /// What is needed to try another backend or place; only for requests that may.
     pub(crate) placement: Option<Box<Placement>>,
+    /// What makes a difference should the flow to a phone fail; only of requests for which it does.
+    pub(crate) spare: Option<Box<Spare>>,
+    /// Which way it went could not be told from its branch later, so that a repetition is answered from here to the end.
+    pub(crate) keeps_answer: bool,
     /// The earliest deadline that the wheel knows of.
     pub(crate) armed: Option<Instant>,
     /// Counted among those that wait for a final answer.
@@ -143,22 +147,43 @@ pub(crate) struct Best {
     pub(crate) branch: Option<usize>,
 }
 
-/// How the request was placed on its backend, for the sake of the next attempt.
+/// What another attempt needs to know.
 #[derive(Debug)]
 pub(crate) struct Placement {
     /// The request as it was received.
     pub(crate) request: Packet,
     pub(crate) arrived: Flow,
+    /// Whose fail-over settings count.
     pub(crate) service: usize,
     /// The configuration that `service` and the indices belong to.
     pub(crate) generation: u32,
-    /// Indices of the backends tried.
-    pub(crate) tried: SmallVec<[usize; 4]>,
-    /// Backends that hold a binding of the called user and have not been tried, best first.
-    pub(crate) affinity: SmallVec<[usize; 2]>,
-    /// The newest attempt went to a backend for the sake of its binding.
-    pub(crate) by_affinity: bool,
     pub(crate) attempts_left: u32,
+    pub(crate) choice: Choice,
+}
+
+/// Among what the next hop of each attempt is chosen.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// The backends of the service.
+    Backends {
+        /// Indices of those tried.
+        tried: SmallVec<[usize; 4]>,
+        /// Those that hold a binding of the called user and have not been tried, best first.
+        affinity: SmallVec<[usize; 2]>,
+        /// The newest attempt went to a backend for the sake of its binding.
+        by_affinity: bool,
+    },
+    /// Places that egress leads to: that of the newest attempt, then those not tried yet, best first.
+    Places(Vec<Flow>),
+}
+
+/// What becomes of a request whose flow to a phone fails.
+#[derive(Debug)]
+pub(crate) enum Spare {
+    /// Another flow of the binding takes it (RFC 5626 §7): the request as it was received.
+    Flows { binding: u64, request: Packet, arrived: Flow },
+    /// Its sender has named the flow and hears of the failure (RFC 5626 §5.3.1).
+    Named,
 }
 
 /// A dialog as one of its requests tells of it.
@@ -176,9 +201,9 @@ impl DialogNote {
     /// Where the peer was heard last: by its registration, else within the dialog. `None`: neither is known.
     pub(crate) fn peer_now(&self, directory: &Directory, now: Instant) -> Option<Flow> {
         if self.binding != 0
-            && let Some(found) = directory.binding(now, self.binding)
+            && let Some(flow) = directory.with_binding(now, self.binding, |found| found.flow_now(now))
         {
-            return Some(Flow::from(&found.flow));
+            return Some(flow);
         }
         let to_tag = self.to_tag.unwrap_or_default();
         directory.with_dialogs(self.key.call, |dialogs| dialogs.find(&self.key, to_tag).map(|known| known.peer))
@@ -204,6 +229,8 @@ impl Context {
             trying_at: None,
             failover_at: None,
             placement: None,
+            spare: None,
+            keeps_answer: false,
             armed: None,
             awaited: false,
         }
@@ -386,6 +413,7 @@ mod tests {
             behind_nat: false,
             kept_alive: at(0),
             held: None,
+            outbound: None,
         };
         directory.bind(1, b"bonnie", binding, 9).expect("room");
         let key = DialogKey { call: 1, backend: BackendId(1), from_peer: true, from_tag: 2 };

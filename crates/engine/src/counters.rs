@@ -25,6 +25,8 @@ pub enum Counter {
     NoService,
     NoBackend,
     Failovers,
+    /// Requests that went on by another flow of their phone (RFC 5626 §7).
+    NextFlows,
     TimedOut,
     Unreachable,
     TransactionLimit,
@@ -49,7 +51,7 @@ pub enum Counter {
 
 impl Counter {
     /// All counters with their metric names, in display order.
-    pub const ALL: [(Self, &'static str); 30] = [
+    pub const ALL: [(Self, &'static str); 31] = [
         (Self::Requests, "requests"),
         (Self::Responses, "responses"),
         (Self::RequestsForwarded, "requests_forwarded"),
@@ -65,6 +67,7 @@ impl Counter {
         (Self::NoService, "no_service"),
         (Self::NoBackend, "no_backend"),
         (Self::Failovers, "failovers"),
+        (Self::NextFlows, "next_flows"),
         (Self::TimedOut, "timed_out"),
         (Self::Unreachable, "unreachable"),
         (Self::TransactionLimit, "transaction_limit"),

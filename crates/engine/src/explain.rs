@@ -68,7 +68,7 @@ fn explain_into(shared: &Shared, now: Instant, flow: Flow, bytes: &[u8], steps: 
     let mut decider = Decider { shared, running: &running, now, random: 0, trace: Listening(steps) };
     match decider.decide(&arrival) {
         Decision::Alive => "answered 200: a backend is up".into(),
-        Decision::Refuse(refusal) => format!("refused: {refusal:?}"),
+        Decision::Refuse(refusal) => format!("refused: {refusal}"),
         Decision::Forward(plan) => {
             let whom =
                 plan.placed.as_ref().map_or("peer", |placed| farm.settings.backends[placed.backend].name.as_str());
@@ -112,7 +112,7 @@ mod tests {
             (nowhere, call.as_str(), "dropped: no farm listens there"),
             (phone, options.as_str(), "answered 200: a backend is up"),
             (phone, call.as_str(), "forwarded to pbx1 at 10.0.1.1:5060"),
-            (pbx1, call.as_str(), "refused: Status(404)"),
+            (pbx1, call.as_str(), "refused: 404"),
         ] {
             assert_eq!(explain(&shared, at(1), flow, &octets(text)).verdict, verdict, "{text}");
         }

@@ -2,6 +2,7 @@
 
 use crate::context::Hop;
 use crate::decide::{Arrival, Parties, Plan};
+use crate::directory::Directory;
 use crate::io::Flow;
 use crate::origin::Origin;
 use crate::register::{Registration, Writing};
@@ -9,7 +10,7 @@ use crate::running::{FarmView, Running, WrittenAddress};
 use crate::settings::{Registrations, Symmetric, Transport};
 use crate::token::{Route, RouteKind, Secrets, TokenText, tag_bits};
 use sip::decimal::{Decimal, ip_text};
-use sip::{Edits, Host, Message, Method, Name, Scheme, Value, Via, ViaParameters};
+use sip::{Edits, Host, Instant, Message, Method, Name, Scheme, Value, Via, ViaParameters};
 use smallvec::SmallVec;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) running: &'a Running,
     /// The branch parameter of our Via.
     pub(crate) branch: &'a TokenText,
+    /// What a REGISTER may refer to.
+    pub(crate) directory: &'a Directory,
+    pub(crate) now: Instant,
 }
 
 impl Forwarding<'_> {
@@ -56,6 +60,8 @@ impl Forwarding<'_> {
                 Hop::Peer => None,
             },
             inside: &ours.leaving,
+            directory: self.directory,
+            now: self.now,
             sticky_ttl: sticky_ttl(arrival, plan),
         };
         let registration = if plan.to_backend { Registration::write(arrival, &writing, edits) } else { None };
@@ -377,7 +383,8 @@ mod tests {
     use crate::decide::{Placed, Popped};
     use crate::id::BackendId;
     use crate::io::unit::{VIP, arrive, flow, request, running, secrets};
-    use crate::settings::{Trunk, Verify};
+    use crate::pool::world::at;
+    use crate::settings::{Limits, Trunk, Verify};
     use std::net::SocketAddr;
     use std::time::Duration;
 
@@ -394,6 +401,7 @@ mod tests {
             parties: Parties { backend: BackendId(17), peer, from_peer: true, binding: 0 },
             dialog: None,
             placed: None,
+            outlet: None,
             ticket: None,
             followed: 0,
         }
@@ -410,7 +418,9 @@ mod tests {
             let mut plan = plan_to_box(arrival.flow);
             change(&mut plan);
             let mut out = Vec::new();
-            let forwarding = Forwarding { secrets: &secrets, running, branch: &branch };
+            let directory = Directory::new(at(0), &Limits::default(), Duration::from_secs(60));
+            let (directory, now) = (&directory, at(0));
+            let forwarding = Forwarding { secrets: &secrets, running, branch: &branch, directory, now };
             forwarding.write(arrival, &plan, &mut Edits::new(), &mut out);
             out
         });

@@ -4,6 +4,7 @@
 //! facts in common and nothing else. [`route`] names the shard of a datagram before anybody has parsed it.
 #![forbid(unsafe_code)]
 
+mod avoided;
 mod context;
 mod counters;
 mod decide;

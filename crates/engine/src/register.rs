@@ -1,11 +1,14 @@
 //! REGISTER (RFC 3261 §10): the Contact that backends see, and the one that the phone gets back.
 //!
 //! Towards a backend each contact becomes `sip:USER@INSIDE-ADDRESS;tdm=ID`. ID is a pure function of the AOR and the phone's
-//! contact (or its `+sip.instance` and `reg-id`), so a refresh, a reload and another unit write the same octets and no PBX ever
-//! sees a second binding.
+//! contact, so a refresh, a reload and another unit write the same octets and no PBX ever sees a second binding.
+//!
+//! A phone that names its flows by `+sip.instance` and `reg-id` (RFC 5626) is one binding to backends, however many flows it
+//! has: ID is made of the instance, and a flow that ends while others live on reaches the backend as a refresh. With
+//! `registrations = "path"` the registrar sees to the flows by itself, and each is a binding there.
 
 use crate::decide::{Arrival, registered_aor};
-use crate::directory::{Binding, Directory};
+use crate::directory::{Binding, Directory, Outbound};
 use crate::forward::scheme;
 use crate::id::BackendId;
 use crate::identity::Aor;
@@ -24,6 +27,8 @@ use std::time::Duration;
 const DEFAULT_EXPIRES: u32 = 3_600;
 /// A phone asks for a longer life than ours is likely to be: 2^31 seconds would overflow calendars, not this.
 const LONGEST_EXPIRES: u32 = 30 * 24 * 3_600;
+/// RFC 5626 §6: the flows end here. A phone sends a keep-alive within the seconds of Flow-Timer (§4.4.1).
+const OUTBOUND_LINES: &[u8] = b"Require: outbound\r\nFlow-Timer: 120\r\n";
 
 /// What a REGISTER under way binds.
 #[derive(Clone, Debug)]
@@ -37,6 +42,8 @@ pub(crate) struct Registration {
     all: bool,
     expires: Option<u32>,
     contacts: SmallVec<[Offered; 1]>,
+    /// The phone itself sent it, speaks outbound and names the flow.
+    outbound: bool,
     sticky_ttl: Duration,
 }
 
@@ -50,6 +57,10 @@ struct Offered {
     uri: Box<[u8]>,
     expires: Option<u32>,
     behind_nat: bool,
+    /// The flow's name, where flows end here.
+    reg_id: Option<u32>,
+    /// The flow ends and others of the phone live on: the backend sees a refresh.
+    leaves: bool,
 }
 
 /// What writing needs to know besides the message.
@@ -59,6 +70,8 @@ pub(crate) struct Writing<'a> {
     pub(crate) state: Option<Arc<BackendState>>,
     /// Our address as the backend sees it.
     pub(crate) inside: &'a WrittenAddress,
+    pub(crate) directory: &'a Directory,
+    pub(crate) now: Instant,
     pub(crate) sticky_ttl: Duration,
 }
 
@@ -82,13 +95,14 @@ impl Registration {
             all: false,
             expires: message.expires(),
             contacts: SmallVec::new(),
+            outbound: speaks_outbound(arrival),
             sticky_ttl: writing.sticky_ttl,
         };
         for contact in message.contacts() {
             match contact {
                 Contact::Star => registration.all = true,
                 Contact::Address(address) => {
-                    if let Some(offered) = Offered::read(&address, arrival, writing, key, mode) {
+                    if let Some(offered) = Offered::read(&address, arrival, writing, &aor, key) {
                         if mode == Registrations::Contact {
                             edits.replace(message.span_of(address.raw), &offered.written);
                         }
@@ -122,7 +136,9 @@ impl Registration {
         out.extend_from_slice(&writing.secrets.seal_route(&route, b""));
         out.push(b'@');
         writing.inside.write_uri(is_sips, out);
-        out.extend_from_slice(b";lr>\r\n");
+        // RFC 5626 §5.1.
+        let parameters: &[u8] = if self.outbound { b";lr;ob>\r\n" } else { b";lr>\r\n" };
+        out.extend_from_slice(parameters);
         if !message.has_option(Name::Supported, b"path") {
             out.extend_from_slice(b"Supported: path\r\n");
         }
@@ -142,6 +158,7 @@ impl Registration {
         }
         let mut granted: SmallVec<[bool; 4]> = SmallVec::from_elem(false, self.contacts.len());
         let mut outcome = Ok(());
+        let mut named = false;
         let header = response.expires();
         let values: SmallVec<[Value<'_>; 4]> = response.values(Name::Contact).collect();
         let mut unknown: SmallVec<[Value<'_>; 4]> = SmallVec::new();
@@ -155,8 +172,15 @@ impl Registration {
                     let offered = &self.contacts[at];
                     let seconds =
                         address.expires().or(header).or(offered.expires).or(self.expires).unwrap_or(DEFAULT_EXPIRES);
-                    if self.bind(now, offered, seconds, directory, limits).is_err() {
-                        outcome = Err(AtLimit);
+                    if offered.leaves && seconds > 0 {
+                        if !self.leave(now, offered, &address, response, directory, edits) {
+                            unknown.push(*value);
+                        }
+                        continue;
+                    }
+                    match self.bind(now, offered, seconds, directory, limits) {
+                        Ok(()) => named |= offered.reg_id.is_some() && seconds > 0,
+                        Err(AtLimit) => outcome = Err(AtLimit),
                     }
                     offered.restore(value, &address, response, edits);
                 }
@@ -171,7 +195,30 @@ impl Registration {
                 directory.unbind(now, self.aor, offered.id);
             }
         }
+        if named && self.outbound {
+            edits.insert(response.headers_end(), OUTBOUND_LINES);
+        }
         outcome
+    }
+
+    /// A flow ended while others of its phone live on: the phone is told of the first of them. `false`: there is none any more.
+    fn leave(
+        &self,
+        now: Instant,
+        offered: &Offered,
+        address: &NameAddr<'_>,
+        response: &Message<'_>,
+        directory: &Directory,
+        edits: &mut Edits,
+    ) -> bool {
+        let left = offered.reg_id.and_then(|reg_id| directory.remove_flow(now, self.aor, offered.id, reg_id));
+        let Some((reg_id, contact)) = left else {
+            directory.unbind(now, self.aor, offered.id);
+            return false;
+        };
+        edits.replace(response.span_of(address.uri_bytes), &contact);
+        name_flow(reg_id, address, response, edits);
+        true
     }
 
     fn bind(
@@ -196,6 +243,7 @@ impl Registration {
             behind_nat: offered.behind_nat,
             kept_alive: now,
             held: self.state.as_ref().map(|state| state.hold_registration()),
+            outbound: offered.reg_id.map(Outbound::named),
         };
         directory.bind(self.aor, &self.name, binding, limits.bindings).map_err(|_| AtLimit)?;
         directory.stick_user(self.aor, self.backend, expires + self.sticky_ttl);
@@ -249,17 +297,24 @@ impl Offered {
         address: &NameAddr<'_>,
         arrival: &Arrival<'_>,
         writing: &Writing<'_>,
-        aor: u64,
-        mode: Registrations,
+        aor: &Aor<'_>,
+        key: u64,
     ) -> Option<Self> {
         let uri = address.uri()?;
         if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
             return None;
         }
-        let id = contact_id(address, writing.secrets, aor);
-        let written = match mode {
-            Registrations::Contact => rewritten(address, &uri, writing.inside, id),
-            Registrations::Path | Registrations::Off => address.raw.to_vec(),
+        let rewrites = arrival.farm.settings.registrations == Registrations::Contact;
+        let id = contact_id(address, writing.secrets, key, rewrites);
+        let reg_id = flow_name(address).filter(|_| rewrites).map(|(_, reg_id)| reg_id);
+        let ends = address.expires().or(arrival.message.expires()) == Some(0);
+        let left = reg_id.filter(|_| ends).and_then(|name| writing.directory.left_without(writing.now, id, name));
+        // WebSocket phones make up a user for each connection; the contact of one phone is to stay the same.
+        let user = if reg_id.is_some() { Some(aor.user) } else { uri.user };
+        let written = if rewrites {
+            rewritten(address, Uri { user, ..uri }, writing.inside, id, left)
+        } else {
+            address.raw.to_vec()
         };
         let remote = arrival.flow.remote;
         let reached_as_written = uri.host == Host::Ip(remote.ip()) && uri.port.unwrap_or(5060) == remote.port();
@@ -268,8 +323,10 @@ impl Offered {
             value: Box::from(address.raw),
             written: written.into_boxed_slice(),
             uri: Box::from(address.uri_bytes),
-            expires: address.expires(),
+            expires: left.or(address.expires()),
             behind_nat: !reached_as_written,
+            reg_id,
+            leaves: left.is_some(),
         })
     }
 
@@ -279,25 +336,56 @@ impl Offered {
             edits.replace(response.span_of(value.bytes), &self.value);
         } else {
             edits.replace(response.span_of(address.uri_bytes), &self.uri);
+            if let Some(reg_id) = self.reg_id {
+                name_flow(reg_id, address, response, edits);
+            }
         }
     }
 }
 
 /// RFC 5626 §4.1: instance and reg-id name a flow of a phone across changes of its address; else the contact itself does.
-fn contact_id(address: &NameAddr<'_>, secrets: &Secrets, aor: u64) -> u64 {
-    match (address.instance(), address.reg_id()) {
-        (Some(instance), Some(reg_id)) => {
+/// Where flows end here, the flows of a phone are one contact.
+fn contact_id(address: &NameAddr<'_>, secrets: &Secrets, aor: u64, flows_end_here: bool) -> u64 {
+    match flow_name(address) {
+        Some((instance, _)) if flows_end_here => secrets.contact_id(aor, instance),
+        Some((instance, reg_id)) => {
             let mut name = instance.to_vec();
             name.extend_from_slice(&reg_id.to_be_bytes());
             secrets.contact_id(aor, &name)
         }
-        _ => secrets.contact_id(aor, address.uri_bytes),
+        None => secrets.contact_id(aor, address.uri_bytes),
     }
 }
 
+/// The phone's instance, and its name for the flow that this contact is registered by.
+fn flow_name<'m>(address: &NameAddr<'m>) -> Option<(&'m [u8], u32)> {
+    address.instance().zip(address.reg_id())
+}
+
+/// The registrar never saw the name of the flow; the phone finds its contact by it.
+fn name_flow(reg_id: u32, address: &NameAddr<'_>, response: &Message<'_>, edits: &mut Edits) {
+    if address.reg_id().is_none() {
+        edits.insert_with(response.span_of(address.raw).end, |text| {
+            // Writing into memory cannot fail.
+            let _ = write!(text, ";reg-id={reg_id}");
+        });
+    }
+}
+
+/// RFC 5626 §5.1 and §6: the phone supports outbound and names a flow, and nobody stands between it and us.
+fn speaks_outbound(arrival: &Arrival<'_>) -> bool {
+    let message = arrival.message;
+    let names_flow =
+        |contact: Contact<'_>| matches!(contact, Contact::Address(address) if flow_name(&address).is_some());
+    message.has_option(Name::Supported, b"outbound")
+        && message.via().last
+        && message.all(Name::Via).nth(1).is_none()
+        && message.contacts().any(names_flow)
+}
+
 /// A `sips` contact stays one where the box is reached over TLS; elsewhere it would promise what nobody keeps (RFC 5630 §5.3), and the
-/// phone is called by `sip`, still over its own TLS.
-fn rewritten(address: &NameAddr<'_>, uri: &Uri<'_>, inside: &WrittenAddress, id: u64) -> Vec<u8> {
+/// phone is called by `sip`, still over its own TLS. `left`: the seconds to ask for instead of none.
+fn rewritten(address: &NameAddr<'_>, uri: Uri<'_>, inside: &WrittenAddress, id: u64, left: Option<u32>) -> Vec<u8> {
     let is_sips = uri.scheme == Scheme::Sips && inside.transport().is_secure();
     let mut out = Vec::with_capacity(address.raw.len() + 40);
     // The display name, if any, then the URI in brackets, whether or not the phone used them.
@@ -315,7 +403,8 @@ fn rewritten(address: &NameAddr<'_>, uri: &Uri<'_>, inside: &WrittenAddress, id:
     // Writing into memory cannot fail.
     let _ = write!(out, ";tdm={id:016x}>");
     for (name, value) in sip::value::params(address.params) {
-        if name.eq_ignore_ascii_case(b"reg-id") {
+        let replaced = left.is_some() && name.eq_ignore_ascii_case(b"expires");
+        if replaced || name.eq_ignore_ascii_case(b"reg-id") {
             continue;
         }
         out.push(b';');
@@ -324,6 +413,9 @@ fn rewritten(address: &NameAddr<'_>, uri: &Uri<'_>, inside: &WrittenAddress, id:
             out.push(b'=');
             out.extend_from_slice(value);
         }
+    }
+    if let Some(seconds) = left {
+        let _ = write!(out, ";expires={seconds}");
     }
     out
 }
@@ -372,6 +464,11 @@ mod tests {
 
     /// A REGISTER with these lines: what is remembered of it, and its lines as the backend gets them.
     fn registered(mode: Registrations, lines: &str) -> (Option<Registration>, Vec<String>) {
+        registered_in(&new_directory(), mode, lines)
+    }
+
+    /// The same where something is known already.
+    fn registered_in(directory: &Directory, mode: Registrations, lines: &str) -> (Option<Registration>, Vec<String>) {
         let (secrets, running) = (secrets(), running(|farm| farm.registrations = mode));
         let inside = WrittenAddress::new(Transport::Udp, AddressText::from_slice(b"10.0.0.1:5060"));
         let writing = Writing {
@@ -379,6 +476,8 @@ mod tests {
             backend: BackendId(17),
             state: None,
             inside: &inside,
+            directory,
+            now: at(0),
             sticky_ttl: Duration::from_secs(50),
         };
         arrive(&running, flow(VIP, PHONE), &request("REGISTER", "sip:example.com", lines), |arrival| {
@@ -407,15 +506,19 @@ mod tests {
 
     /// What `learn` makes of a 200 with these lines: the values of its Contacts as the phone gets them.
     fn answered<T>(lines: &str, learn: impl FnOnce(&Message<'_>, &mut Edits) -> T) -> (T, Vec<String>) {
+        let (learnt, left) = answer(lines, learn);
+        (learnt, left.iter().filter_map(|line| line.strip_prefix("Contact: ").map(str::to_owned)).collect())
+    }
+
+    /// The same: all its lines.
+    fn answer<T>(lines: &str, learn: impl FnOnce(&Message<'_>, &mut Edits) -> T) -> (T, Vec<String>) {
         let head = "SIP/2.0 200 OK\nCSeq: 1 REGISTER\n";
         let bytes = octets(&format!("{head}{lines}"));
         let message = sip::parse(&bytes, &sip::Limits::default()).expect("the test writes a response");
         let (mut edits, mut out) = (Edits::new(), Vec::new());
         let learnt = learn(&message, &mut edits);
         edits.apply(message.bytes(), &mut out);
-        let values =
-            lines_of(&out).iter().filter_map(|line| line.strip_prefix("Contact: ").map(str::to_owned)).collect();
-        (learnt, values)
+        (learnt, lines_of(&out))
     }
 
     fn learns(registration: &Registration, directory: &Directory, lines: &str) -> Vec<String> {
@@ -440,27 +543,35 @@ mod tests {
             behind_nat: false,
             kept_alive: at(0),
             held: None,
+            outbound: None,
         }
     }
+
+    /// By one of the flows of Bonnie's phone, and how a backend sees her phone.
+    fn by_flow(port: u16, reg_id: u32, expires: u32) -> String {
+        format!("<sip:bonnie@10.1.0.1:{port}>;+sip.instance=\"<urn:uuid:1>\";reg-id={reg_id};expires={expires}")
+    }
+
+    const BY_FLOWS: &str = "<sip:bonnie@10.0.0.1:5060;tdm=6136c3a4b21a9d0a>;+sip.instance=\"<urn:uuid:1>\";expires=600";
 
     /// The ids are the same in every unit and after every start, or each PBX would see second bindings.
     #[test]
     fn backends_see_each_contact_at_our_address_under_a_lasting_id() {
         let instance = "+sip.instance=\"<urn:uuid:1>\"";
-        let by_instance = format!("<sip:bonnie@10.0.0.1:5060;tdm=e08718e1c2cd41a1>;{instance}");
+        let by_instance = format!("<sip:bonnie@10.0.0.1:5060;tdm=6136c3a4b21a9d0a>;{instance}");
         for (came, left) in [
             (A.1.to_owned(), A.2.to_owned()),
             (B.1.to_owned(), B.2.to_owned()),
             ("\"Bo, P\" <sip:bonnie@10.1.0.1:5060>;q=1;x".to_owned(), format!("\"Bo, P\" {};q=1;x", &A.2[..47])),
             ("<sip:10.1.0.1:5060>".to_owned(), "<sip:10.0.0.1:5060;tdm=396f4e164cc675f1>".to_owned()),
             ("<tel:+4930123>".to_owned(), "<tel:+4930123>".to_owned()),
-            // RFC 5626 §4.1: wherever the phone is, each of its flows is one binding.
+            // RFC 5626 §4.1: wherever the phone is and by whatever flow, it is one binding.
             (format!("<sip:bonnie@10.1.0.1:5060>;{instance};reg-id=1"), by_instance.clone()),
             (format!("<sip:bonnie@192.168.1.5>;{instance};reg-id=1"), by_instance.clone()),
-            (
-                format!("<sip:bonnie@10.1.0.1:5060>;{instance};Reg-ID=2"),
-                by_instance.replace("e08718e1c2cd41a1", "bc33e207075e6931"),
-            ),
+            (format!("<sip:bonnie@10.1.0.1:5060>;{instance};Reg-ID=2"), by_instance.clone()),
+            (format!("<sip:q7ra@x.invalid;transport=ws>;{instance};reg-id=1"), by_instance.clone()),
+            // These two do not name a flow.
+            ("<sip:bonnie@10.1.0.1:5060>;reg-id=1".to_owned(), A.2[..47].to_owned()),
             (format!("<sip:bonnie@10.1.0.1:5060>;{instance}"), format!("{};{instance}", &A.2[..47])),
         ] {
             let (_, lines) = registered(Registrations::Contact, &contacts(&[came.as_str()]));
@@ -481,6 +592,81 @@ mod tests {
         let (_, left) = registered(Registrations::Path, lines);
         assert!(left.contains(&"Supported: outbound, path".to_owned()), "{left:?}");
         assert!(left.contains(&"Require: Outbound".to_owned()), "{left:?}");
+    }
+
+    /// RFC 5626 §6, where the farm is the registrar of the flows.
+    #[test]
+    fn the_flows_of_a_phone_come_and_go_as_one_contact() {
+        let directory = new_directory();
+        let mode = Registrations::Contact;
+        for (port, reg_id) in [(5060, 1), (5070, 2)] {
+            let came = by_flow(port, reg_id, 600);
+            let (registration, lines) = registered_in(&directory, mode, &contacts(&[came.as_str()]));
+            assert_eq!(lines.last(), Some(&format!("Contact: {BY_FLOWS}")));
+            let registration = registration.expect("a REGISTER");
+            assert_eq!(learns(&registration, &directory, &contacts(&[BY_FLOWS])), [came]);
+            assert_eq!(directory.bindings(), 1);
+        }
+        // The second one leaves; the box hears that the phone stays for as long as the first one does.
+        let unnamed_end = by_flow(5070, 2, 0).replace(";expires=0", "");
+        for came in [contacts(&[by_flow(5070, 2, 0).as_str()]), format!("Expires: 0\nContact: {unnamed_end}")] {
+            let (registration, lines) = registered_in(&directory, mode, &came);
+            assert_eq!(lines.last(), Some(&format!("Contact: {BY_FLOWS}")), "{came}");
+            let registration = registration.expect("a REGISTER");
+            let granted = BY_FLOWS.replace("expires=600", "expires=300");
+            let values = learns(&registration, &directory, &contacts(&[granted.as_str()]));
+            let wanted = "<sip:bonnie@10.1.0.1:5060>;+sip.instance=\"<urn:uuid:1>\";expires=300;reg-id=1";
+            assert_eq!((values, directory.bindings()), (vec![wanted.to_owned()], 1), "{came}");
+        }
+        let (registration, lines) = registered_in(&directory, mode, &contacts(&[by_flow(5060, 1, 0).as_str()]));
+        assert!(lines.last().is_some_and(|line| line.ends_with(";expires=0")), "{lines:?}");
+        let values = learns(&registration.expect("a REGISTER"), &directory, "");
+        assert_eq!((values.len(), directory.bindings()), (0, 0));
+    }
+
+    #[test]
+    fn a_box_that_lets_the_phone_go_ends_all_of_its_flows() {
+        for answer in ["", "Contact: <sip:bonnie@10.0.0.1:5060;tdm=6136c3a4b21a9d0a>;expires=0"] {
+            let directory = new_directory();
+            let register = |came: &str| {
+                registered_in(&directory, Registrations::Contact, &contacts(&[came])).0.expect("a REGISTER")
+            };
+            for (port, reg_id) in [(5060, 1), (5070, 2)] {
+                learns(&register(&by_flow(port, reg_id, 600)), &directory, &contacts(&[BY_FLOWS]));
+            }
+            learns(&register(&by_flow(5070, 2, 0)), &directory, answer);
+            assert_eq!(directory.bindings(), 0, "{answer}");
+        }
+    }
+
+    /// RFC 5626 §6: of the phone itself only, and only where it asked for it.
+    #[test]
+    fn a_phone_hears_of_outbound_where_it_supports_it_and_names_its_flow() {
+        let (named, second) = (by_flow(5060, 1, 600), "Via: SIP/2.0/UDP 10.9.0.9:5060;branch=z9hG4bKd\n");
+        for (mode, lines, told) in [
+            (Registrations::Contact, format!("Supported: path, outbound\nContact: {named}"), true),
+            (Registrations::Contact, format!("Supported: path\nContact: {named}"), false),
+            (Registrations::Contact, format!("{second}Supported: outbound\nContact: {named}"), false),
+            (Registrations::Contact, format!("Supported: outbound\nContact: {}", A.1), false),
+            (Registrations::Path, format!("Supported: outbound\nContact: {named}"), false),
+        ] {
+            let (registration, written) = registered(mode, &lines);
+            let registration = registration.expect("a REGISTER");
+            let contact = written.iter().find(|line| line.starts_with("Contact: ")).cloned().unwrap_or_default();
+            let (directory, limits) = (new_directory(), Limits::default());
+            let learn = |response: &Message<'_>, edits: &mut Edits| {
+                registration.answered(at(0), response, &directory, &limits, edits)
+            };
+            let (_, left) = answer(&contact, learn);
+            let seen = ["Require: outbound", "Flow-Timer: 120"].map(|line| left.iter().any(|known| known == line));
+            assert_eq!(seen, [told; 2], "{mode:?} {lines}");
+            let path = written.iter().find(|line| line.starts_with("Path: "));
+            assert_eq!(path.map(|path| path.ends_with(";lr;ob>")), (mode == Registrations::Path).then_some(true));
+        }
+        for lines in [format!("Contact: {named}"), format!("{second}Supported: outbound\nContact: {named}")] {
+            let (_, written) = registered(Registrations::Path, &lines);
+            assert!(!written.iter().any(|line| line.contains(";ob")), "{written:?}");
+        }
     }
 
     /// RFC 3327 §5.2.

@@ -1,5 +1,6 @@
 //! What the shards of a unit share: the configuration, the pools, the directory and the counters.
 
+use crate::avoided::Avoided;
 use crate::counters::Counters;
 use crate::directory::{Directory, Loaded, WallClock};
 use crate::outage::Outages;
@@ -27,6 +28,7 @@ pub struct Shared {
     draining: AtomicBool,
     pub(crate) throttle: Mutex<Throttle>,
     pub(crate) outages: Outages,
+    pub(crate) avoided: Avoided,
     /// Live transactions of all shards.
     pub(crate) transactions: AtomicU32,
 }
@@ -53,6 +55,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             throttle: Mutex::new(Throttle::new(now, seed)),
             outages: Outages::default(),
+            avoided: Avoided::default(),
             transactions: AtomicU32::new(0),
         })
     }

@@ -336,6 +336,68 @@ fn item_33_path_by_policy_adds_the_option_tag() {
     assert!(seen.values("Supported").iter().any(|tag| tag == "path"), "{:?}", seen.values("Supported"));
 }
 
+/// Registers Bonnie for a minute by a flow that her phone names; gives the Path that the box saw.
+fn path_of_a_flow(bench: &mut Bench, supported: &str) -> String {
+    let contact = "Contact: <sip:bonnie@10.1.0.1:5060>;+sip.instance=\"<urn:uuid:1>\";reg-id=1;expires=60";
+    let request = Script::new("REGISTER")
+        .branch("reg")
+        .call_id("registration")
+        .uri("sip:example.com")
+        .to("<sip:bonnie@example.com>")
+        .line(&format!("Supported: {supported}"))
+        .line(contact);
+    bench.send(Bench::client_address(), request.build());
+    let (_, request) = bench.one_to_a_box();
+    bench.answer(&request, &Answer::new(200).line(contact));
+    assert_eq!(bench.one_to_client().code(), Some(200));
+    Text::read(&request.bytes).header("Path").unwrap_or_default().to_owned()
+}
+
+/// A call of the box along that Path.
+fn call_along(path: &str, name: &str) -> Vec<u8> {
+    invite(name)
+        .via(&format!("SIP/2.0/UDP {};branch=z9hG4bK{name}", box_address(0)))
+        .call_id(name)
+        .uri("sip:bonnie@10.1.0.1:5060")
+        .line(&format!("Route: {path}"))
+        .build()
+}
+
+#[test]
+fn item_34_a_path_has_a_flow_token_and_ob_where_the_phone_speaks_outbound() {
+    for (supported, end) in [("path, outbound", ";lr;ob>"), ("path", ":5060;lr>")] {
+        let mut bench = Bench::new(with_path());
+        let path = path_of_a_flow(&mut bench, supported);
+        assert!(path.starts_with("<sip:tdm") && path.ends_with(end), "{supported}: {path}");
+        bench.send(box_address(0), call_along(&path, "call"));
+        assert_eq!(bench.one_to_client().method(), "INVITE");
+    }
+}
+
+#[test]
+fn item_34_who_names_a_flow_that_is_gone_gets_430() {
+    for (supported, code) in [("path, outbound", 430), ("path", 480)] {
+        let mut bench = Bench::new(with_path());
+        let path = path_of_a_flow(&mut bench, supported);
+        bench.advance(seconds(61));
+        bench.send(box_address(0), call_along(&path, "call"));
+        let answer = Text::read(&bench.one_to(box_address(0)).bytes);
+        assert_eq!(answer.code(), Some(code), "{supported}");
+        assert_eq!(code == 430, answer.start.ends_with("430 Flow Failed"), "{}", answer.start);
+    }
+}
+
+#[test]
+fn item_34_keep_alives_are_answered_where_they_ask() {
+    let mut bench = bench(1);
+    let stun: Vec<u8> = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+    bench.send(Bench::client_address(), stun);
+    let answer = bench.one_to(Bench::client_address());
+    assert_eq!((answer.bytes.get(..2), answer.bytes.get(8..20)), (Some(&[1, 1][..]), Some(&[7; 12][..])));
+    bench.send(Bench::client_address(), b"\r\n\r\n");
+    bench.assert_quiet();
+}
+
 #[test]
 fn item_37_reasons_are_kept_and_losers_are_told() {
     let mut bench = bench(1);

@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 /// A target's name and what it calls.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 3] =
-    [("message", fuzzing::message), ("transaction", fuzzing::transaction), ("engine", fuzzing::engine)];
+const TARGETS: [Target; 4] = [
+    ("message", fuzzing::message),
+    ("framing", fuzzing::framing),
+    ("transaction", fuzzing::transaction),
+    ("engine", fuzzing::engine),
+];
 
 /// Test data that may lie beside the checkout is read as far as this; the rest of a long file is more of the same.
 const LONGEST: usize = 65_535;

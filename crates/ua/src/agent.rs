@@ -20,8 +20,8 @@ use std::net::SocketAddr;
 /// User-Agent of everything that a user agent sends.
 const PRODUCT: &str = "tandem-ua";
 
-/// A SIP user agent over datagrams (RFC 3261) with one account, any number of calls, and no media of its own: it tells where
-/// audio has to go, the shell sends it.
+/// A SIP user agent (RFC 3261) with one account, any number of calls, and no media of its own: it tells where audio has to go,
+/// the shell sends it. It speaks over datagrams unless it was told to [`speak_tls`](Self::speak_tls).
 ///
 /// After every call that takes a time, [`poll_output`](Self::poll_output) is drained and [`poll_timeout`](Self::poll_timeout)
 /// asked again. The shell sends from, and receives at, the account's `contact`.
@@ -120,6 +120,13 @@ impl UserAgent {
     /// does not ask again.
     pub fn prove_calls_ahead(&mut self) {
         self.endpoint.prove_calls_ahead();
+    }
+
+    /// From now on we speak over one TLS connection to the proxy: Via and Contact say so, and no transaction repeats itself
+    /// (RFC 3261 §17.1). The shell sends everything over that connection, whatever address it is for, and hands over each
+    /// message that comes as one datagram of the proxy's. To be called before anything is sent.
+    pub fn speak_tls(&mut self) {
+        self.endpoint.speak_tls();
     }
 
     /// Our address changed: from now on Via and Contact show the new one, within running calls too. The binding at the

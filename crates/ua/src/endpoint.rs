@@ -19,7 +19,7 @@ use leg::Leg;
 use sip::check::check;
 use sip::message::{Limits, Message, Method, parse};
 use sip::time::Instant;
-use sip::transaction::Timing;
+use sip::transaction::{Link, Timing};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -73,6 +73,8 @@ pub(crate) struct Endpoint {
     settings: EndpointSettings,
     limits: Limits,
     timing: Timing,
+    /// A stream is TLS.
+    link: Link,
     random: Random,
     transactions: Transactions<Task>,
     legs: BTreeMap<LegId, Leg>,
@@ -126,6 +128,7 @@ impl Endpoint {
             settings,
             limits: Limits::default(),
             timing: Timing::DEFAULT,
+            link: Link::Datagram,
             random,
             transactions: Transactions::new(Timing::DEFAULT),
             legs: BTreeMap::new(),
@@ -142,6 +145,12 @@ impl Endpoint {
     /// From now on Via and Contact show this address, within running dialogs too.
     pub(crate) fn move_to(&mut self, address: SocketAddr) {
         self.settings.address = address;
+    }
+
+    /// From now on everything goes over one TLS connection.
+    pub(crate) fn speak_tls(&mut self) {
+        self.link = Link::Stream;
+        self.transactions.set_link(Link::Stream);
     }
 
     /// From now on INVITEs that begin calls carry an answer to the last challenge of the registrar.
@@ -254,7 +263,11 @@ impl Endpoint {
 
     /// The name-addr of our Contact.
     pub(crate) fn contact(&self) -> Vec<u8> {
-        bracketed(format!("sip:{}@{}", self.settings.user, self.settings.address).as_bytes())
+        let transport = match self.link {
+            Link::Datagram => "",
+            Link::Stream => ";transport=tls",
+        };
+        bracketed(format!("sip:{}@{}{transport}", self.settings.user, self.settings.address).as_bytes())
     }
 
     fn server_line(&self) -> String {
@@ -297,7 +310,11 @@ impl Endpoint {
     }
 
     fn via(&self, branch: &[u8]) -> Vec<u8> {
-        let sent_by = format!("SIP/2.0/UDP {};branch=", self.settings.address);
+        let transport = match self.link {
+            Link::Datagram => "UDP",
+            Link::Stream => "TLS",
+        };
+        let sent_by = format!("SIP/2.0/{transport} {};branch=", self.settings.address);
         [sent_by.as_bytes(), branch, b";rport"].concat()
     }
 

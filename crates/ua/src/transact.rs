@@ -16,7 +16,7 @@ use server::Servers;
 use sip::Checked;
 use sip::message::Message;
 use sip::time::Instant;
-use sip::transaction::Timing;
+use sip::transaction::{Link, Timing};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -33,6 +33,12 @@ pub(crate) struct Transactions<T> {
 impl<T> Transactions<T> {
     pub(crate) fn new(timing: Timing) -> Self {
         Self { clients: Clients::new(timing), servers: Servers::new(timing), sends: Sends::new() }
+    }
+
+    /// What carries the transactions that begin from now on; without it they retransmit.
+    pub(crate) fn set_link(&mut self, link: Link) {
+        self.clients.set_link(link);
+        self.servers.set_link(link);
     }
 
     /// Sends a datagram that belongs to no transaction: the ACK or the retransmission of a 2xx.

@@ -1,13 +1,13 @@
 //! Requests that carry a token of ours: on to the dialog's other party, or to the phone that a Path leads to.
 
-use super::{Arrival, Decider, Parties, Plan, Refusal, Routes, Trace};
+use super::{Arrival, Decider, Parties, Plan, Popped, Refusal, Routes, Trace};
 use crate::context::{DialogNote, Hop};
 use crate::directory::DialogKey;
 use crate::identity::{tag_key, text_key};
 use crate::io::{ConnectionId, Flow};
 use crate::settings::Transport;
 use crate::token::{Route, RouteKind, tag_bits};
-use sip::{Checked, Method};
+use sip::{Checked, Method, Uri};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -70,11 +70,13 @@ impl<T: Trace> Decider<'_, T> {
     /// RFC 3327 §5.3: the Path value of a registration, come back as a Route.
     fn by_path(&mut self, arrival: &Arrival<'_>, routes: &Routes<'_>, route: &Route) -> Result<Plan, Refusal> {
         let found = self.shared.directory.binding(self.now, route.binding);
+        let is_named = names_flow(arrival, routes.popped);
         let Some(found) = found else {
             self.trace.note(|| "the binding of this Path is gone".into());
-            return Err(gone(arrival.message));
+            return Err(if is_named { FLOW_FAILED } else { gone(arrival.message) });
         };
-        let flow = self.usable(arrival, Flow::from(&found.flow)).ok_or(Refusal::Status(480))?;
+        let lost = if is_named { FLOW_FAILED } else { Refusal::Status(480) };
+        let flow = self.usable(arrival, Flow::from(&found.flow)).ok_or(lost)?;
         let parties = Parties {
             backend: arrival.origin.backend_id(arrival.farm),
             peer: flow,
@@ -90,6 +92,7 @@ impl<T: Trace> Decider<'_, T> {
             parties,
             dialog: self.new_dialog(arrival.message, &parties),
             placed: None,
+            outlet: None,
             ticket: None,
             followed: text_key(&self.shared.secrets, routes.token_text),
         })
@@ -122,6 +125,7 @@ impl<T: Trace> Decider<'_, T> {
             },
             dialog: Some(note),
             placed: None,
+            outlet: None,
             ticket: None,
             followed: text_key(&self.shared.secrets, routes.token_text),
         }
@@ -186,6 +190,16 @@ impl<T: Trace> Decider<'_, T> {
         }
         arrival.farm.flow_towards(false, (Transport::Udp, flow.remote))
     }
+}
+
+/// RFC 5626 §5.3.1: the registrar may have another flow of this phone.
+const FLOW_FAILED: Refusal = Refusal::Status(430);
+
+/// The sender asks for one flow: the Route of ours that led here came from a Path with `ob` (RFC 5626 §5.1).
+pub(crate) fn names_flow(arrival: &Arrival<'_>, popped: Popped) -> bool {
+    let asks = |uri: &Uri<'_>| uri.param(b"ob").is_some();
+    let mut routes = arrival.message.routes().take(popped.first);
+    (popped.last && asks(&arrival.uri)) || routes.any(|value| value.uri().is_some_and(|uri| asks(&uri)))
 }
 
 /// Direction by tags, never by address. Sixteen bits of both tags are alike once in 65,536 dialogs: then alone the sender counts. A

@@ -4,7 +4,6 @@ use super::rule::addressed;
 use super::{Arrival, Decider, Parties, Placed, Plan, Refusal, Routes, Trace};
 use crate::id::BackendId;
 use crate::identity::{Aor, address_key, attempt_key, text_key};
-use crate::io::Flow;
 use crate::origin::Origin;
 use crate::pool::{Ask, CallTicket};
 use crate::settings::{Fallback, Persistence, Service};
@@ -349,6 +348,7 @@ impl<T: Trace> Decider<'_, T> {
             parties,
             dialog,
             placed: Some(placed),
+            outlet: None,
             ticket,
             followed: 0,
         })
@@ -369,7 +369,7 @@ impl<T: Trace> Decider<'_, T> {
             .with_person(key, |person| {
                 person
                     .all_live(self.now)
-                    .find(|binding| Flow::from(&binding.flow).leads_like(&arrival.flow))
+                    .find(|binding| binding.ways(self.now).any(|way| way.flow.leads_like(&arrival.flow)))
                     .map_or(0, |binding| binding.id)
             })
             .unwrap_or(0)

@@ -24,11 +24,14 @@ use crate::reach::Reach;
 use crate::running::{FarmView, Running};
 use crate::settings::Listener;
 use crate::shared::Shared;
+pub(crate) use egress::Outlet;
+pub(crate) use in_dialog::names_flow;
 pub(crate) use inward::registered_aor;
 pub(crate) use routes::Popped;
 use routes::Routes;
 use sip::{Checked, Instant, Method, Scheme, Uri};
 use smallvec::SmallVec;
+use std::fmt;
 use std::sync::Arc;
 
 /// A request as it arrived, and what is known of its sender.
@@ -66,6 +69,20 @@ pub(crate) enum Refusal {
     Silence,
 }
 
+impl fmt::Display for Refusal {
+    /// For the operator: the status, and why.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(code) => write!(formatter, "{code}"),
+            Self::Overloaded => formatter.write_str("503, no backend is available"),
+            Self::Forged => formatter.write_str("403, a token that is not ours or not of this call"),
+            Self::SipsNotAllowed => formatter.write_str("480, asked for by sips, and not all of the way is over TLS"),
+            Self::SipsRequired => formatter.write_str("480, the phone takes calls over TLS only, which leads nowhere"),
+            Self::Silence => formatter.write_str("without an answer"),
+        }
+    }
+}
+
 /// The next hop of a request and what it needs to get there.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -79,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) parties: Parties,
     pub(crate) dialog: Option<DialogNote>,
     pub(crate) placed: Option<Placed>,
+    /// Of a request that leaves by egress and has more than one place to go.
+    pub(crate) outlet: Option<Box<Outlet>>,
     pub(crate) ticket: Option<CallTicket>,
     /// What chose the way, for loop detection (RFC 5393 §4.2): a hash of the token that was followed, 0 if none.
     pub(crate) followed: u64,
@@ -137,7 +156,7 @@ impl<T: Trace> Decider<'_, T> {
         match decided {
             Ok(decision) => decision,
             Err(refusal) => {
-                self.trace.note(|| format!("refused: {refusal:?}"));
+                self.trace.note(|| format!("refused: {refusal}"));
                 Decision::Refuse(refusal)
             }
         }

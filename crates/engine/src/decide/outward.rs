@@ -1,6 +1,6 @@
 //! A request without our token from a backend: to a phone by its contact id, to the box of a user, or out by egress.
 
-use super::{Arrival, Decider, Parties, Plan, Refusal, Routes, Trace};
+use super::{Arrival, Decider, Outlet, Parties, Plan, Refusal, Routes, Trace};
 use crate::context::Hop;
 use crate::id::BackendId;
 use crate::io::Flow;
@@ -18,7 +18,7 @@ impl<T: Trace> Decider<'_, T> {
         {
             return Ok(plan);
         }
-        let Some(way) = self.egress(arrival) else {
+        let Some((service, ways)) = self.egress(arrival) else {
             if let Some(plan) = self.towards_lost_binding(arrival, routes)? {
                 return Ok(plan);
             }
@@ -28,9 +28,21 @@ impl<T: Trace> Decider<'_, T> {
                 _ => Refusal::Status(404),
             });
         };
-        self.trace.note(|| format!("egress to {} over {}", way.1, way.0.name()));
-        let flow = arrival.farm.flow_towards(false, way).ok_or(Refusal::Status(500))?;
-        Ok(self.towards_peer(arrival, routes, flow, None, 0))
+        let flows = self.outlets(arrival, &ways);
+        let flow = *flows.first().ok_or(Refusal::Status(500))?;
+        self.trace.note(|| {
+            let over = ways.iter().find(|way| way.1 == flow.remote).map_or("", |way| way.0.name());
+            format!("egress to {} over {over}", flow.remote)
+        });
+        let outlet = (flows.len() > 1).then(|| Box::new(Outlet { service, flows: flows.into_vec() }));
+        Ok(Plan { outlet, ..self.towards_peer(arrival, routes, flow, None, 0) })
+    }
+
+    /// Tries the next place for a request that its last one did not take; the request is as it was received.
+    pub(crate) fn out_again(&mut self, arrival: &Arrival<'_>, flow: Flow) -> Result<Plan, Refusal> {
+        let routes = Routes::read(&self.shared.secrets, arrival)?;
+        let plan = self.towards_peer(arrival, &routes, flow, None, 0);
+        self.kept_secure(arrival, plan)
     }
 
     /// A user bound at another box: that box, or the phone itself while that box is out.
@@ -101,6 +113,7 @@ impl<T: Trace> Decider<'_, T> {
             parties,
             dialog: self.new_dialog(arrival.message, &parties),
             placed: None,
+            outlet: None,
             ticket,
             followed: 0,
         }))
@@ -125,6 +138,7 @@ impl<T: Trace> Decider<'_, T> {
             parties,
             dialog: self.new_dialog(arrival.message, &parties),
             placed: None,
+            outlet: None,
             ticket: None,
             followed: binding,
         }

@@ -28,15 +28,24 @@ impl<T: Trace> Decider<'_, T> {
         self.towards_binding(arrival, routes, &found)
     }
 
+    /// By the first of its flows that may still lead to the phone and is fit for the request (RFC 5626 §7: one of them, not all).
     pub(super) fn towards_binding(
         &self,
         arrival: &Arrival<'_>,
         routes: &Routes<'_>,
         binding: &Binding,
     ) -> Result<Plan, Refusal> {
-        let flow = self.usable(arrival, Flow::from(&binding.flow)).ok_or(Refusal::Status(480))?;
-        let contact = self.asked_as(arrival, &flow, &binding.contact)?;
-        Ok(self.towards_peer(arrival, routes, flow, Some(&*contact), binding.id))
+        let mut refusal = Refusal::Status(480);
+        for way in binding.ways(self.now) {
+            let Some(flow) = self.usable(arrival, way.flow) else {
+                continue;
+            };
+            match self.asked_as(arrival, &flow, way.contact) {
+                Ok(contact) => return Ok(self.towards_peer(arrival, routes, flow, Some(&*contact), binding.id)),
+                Err(unfit) => refusal = unfit,
+            }
+        }
+        Err(refusal)
     }
 
     /// RFC 5630 §5.3: a request by `sip` reaches a contact of `sips` by `sip`, over its TLS; one by `sips` no contact of `sip`.

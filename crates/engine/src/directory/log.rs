@@ -6,11 +6,13 @@
 //! 2 unbound  aor:8 id:8
 //! 3 dialog   KEY to-tag:8 since:8 ends:8 counted:1 binding:8 FLOW
 //! 4 ended    KEY to-tag:8
+//! 5 flows    aor:8 id:8 backend:4 name-length:1 name, then each flow: reg-id:4 expires:8 nat:1 FLOW contact-length:2 contact
 //! KEY  call:8 backend:4 from-peer:1 from-tag:8        FLOW  listener:4 LOCAL REMOTE port:2, an address is 4:1 octets or 6:1 octets
 //! ```
 //! Numbers are big-endian, times are milliseconds of Unix time. A record that a crash cut short, or whose sum does not fit, is
 //! counted and passed over; nothing read can make the loader panic or allocate more than the log is long.
 
+use super::outbound::NamedFlow;
 use super::{Binding, Dialog, DialogKey, Directory, Person, lock};
 use crate::id::{BackendId, ListenerId};
 use crate::io::{ConnectionId, Flow};
@@ -53,6 +55,7 @@ const BOUND: u8 = 1;
 const UNBOUND: u8 = 2;
 const DIALOG: u8 = 3;
 const ENDED: u8 = 4;
+const FLOWS: u8 = 5;
 
 impl WallClock {
     fn unix_of(&self, at: Instant) -> u64 {
@@ -133,6 +136,7 @@ impl Directory {
         let mut reader = Reader(fields);
         match reader.byte()? {
             BOUND => self.load_binding(clock, limits, &mut reader, state),
+            FLOWS => self.load_flows(clock, limits, &mut reader, state),
             UNBOUND => {
                 let (aor, id) = (reader.number()?, reader.number()?);
                 self.unbind(clock.now, aor, id);
@@ -188,6 +192,7 @@ impl Directory {
             behind_nat,
             kept_alive: clock.now,
             held: state(backend).map(|state| state.hold_registration()),
+            outbound: None,
         };
         // A full table loses the binding until the phone's next REGISTER; the record itself is sound.
         if self.bind(aor, name, binding, limits.bindings).is_ok() {
@@ -195,10 +200,44 @@ impl Directory {
         }
         Some(())
     }
+
+    /// The binding of a phone that names its flows: what the record says is all that is known of it.
+    fn load_flows(
+        &self,
+        clock: &WallClock,
+        limits: &crate::settings::Limits,
+        reader: &mut Reader<'_>,
+        state: &impl Fn(BackendId) -> Option<Arc<BackendState>>,
+    ) -> Option<()> {
+        let (aor, id) = (reader.number()?, reader.number()?);
+        let backend = BackendId(reader.word()?);
+        let length = usize::from(reader.byte()?);
+        let name = reader.bytes(length)?;
+        let mut flows = Vec::new();
+        while !reader.0.is_empty() {
+            let flow = reader.named_flow(clock)?;
+            if flow.expires > clock.now {
+                flows.push(flow);
+            }
+        }
+        self.unbind(clock.now, aor, id);
+        let last = flows.iter().map(|flow| flow.expires).max();
+        let held = state(backend).map(|state| state.hold_registration());
+        if let (Some(last), Some(binding)) = (last, Binding::of_flows(id, backend, held, flows))
+            && self.bind(aor, name, binding, limits.bindings).is_ok()
+        {
+            self.stick_user(aor, backend, last);
+        }
+        Some(())
+    }
 }
 
 pub(super) fn write_binding(clock: &WallClock, aor: u64, person: &Person, binding: &Binding, out: &mut Vec<u8>) {
     let name = person.name.get(..255).unwrap_or(&person.name);
+    if binding.outbound.is_some() {
+        write_record(out, |out| write_flows(clock, aor, name, binding, out));
+        return;
+    }
     write_record(out, |out| {
         out.push(BOUND);
         out.extend_from_slice(&aor.to_be_bytes());
@@ -211,6 +250,26 @@ pub(super) fn write_binding(clock: &WallClock, aor: u64, person: &Person, bindin
         out.extend_from_slice(name);
         out.extend_from_slice(&binding.contact);
     });
+}
+
+fn write_flows(clock: &WallClock, aor: u64, name: &[u8], binding: &Binding, out: &mut Vec<u8>) {
+    out.push(FLOWS);
+    out.extend_from_slice(&aor.to_be_bytes());
+    out.extend_from_slice(&binding.id.to_be_bytes());
+    out.extend_from_slice(&binding.backend.0.to_be_bytes());
+    out.push(name.len() as u8);
+    out.extend_from_slice(name);
+    for way in binding.ways(clock.now) {
+        let (Some(reg_id), Ok(length)) = (way.reg_id, u16::try_from(way.contact.len())) else {
+            continue;
+        };
+        out.extend_from_slice(&reg_id.to_be_bytes());
+        out.extend_from_slice(&clock.unix_of(way.expires).to_be_bytes());
+        out.push(u8::from(way.behind_nat));
+        write_flow(&way.flow, out);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(way.contact);
+    }
 }
 
 pub(super) fn write_unbinding(aor: u64, id: u64, out: &mut Vec<u8>) {
@@ -358,6 +417,16 @@ impl<'a> Reader<'a> {
         Some(Flow { listener, local, remote: SocketAddr::new(remote, port), connection })
     }
 
+    fn named_flow(&mut self, clock: &WallClock) -> Option<NamedFlow> {
+        let reg_id = self.word()?;
+        let expires = clock.instant_of(self.number()?);
+        let behind_nat = self.byte()? != 0;
+        let flow = self.flow()?;
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        let contact = Box::from(self.bytes(length)?);
+        Some(NamedFlow { reg_id, contact, flow: flow.into(), expires, behind_nat, kept_alive: clock.now })
+    }
+
     fn key(&mut self) -> Option<DialogKey> {
         Some(DialogKey {
             call: self.number()?,
@@ -370,6 +439,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Outbound;
     use super::super::tests::{at, binding, flow};
     use super::*;
     use crate::settings::Limits;
@@ -537,6 +607,34 @@ mod tests {
             let fields = |found: &mut Dialog| (found.peer, found.binding, found.since, found.ends);
             let found = next.with_dialogs(5, |dialogs| dialogs.find(&key, 9).map(fields));
             assert_eq!(found, Some((peer, 11, at(1), at(1_000))));
+        }
+    }
+
+    /// A connection is gone with its process; what has expired meanwhile is not missed.
+    #[test]
+    fn the_flows_of_a_phone_come_back_in_their_order() {
+        let first = directory();
+        let by_connection = Flow { connection: ConnectionId(7), ..flow(5_003) };
+        for (reg_id, by, until) in [(1, flow(5_001), 600), (2, flow(5_002), 60), (3, by_connection, 600)] {
+            let contact = Box::from(format!("sip:bonnie@flow{reg_id}").as_bytes());
+            let outbound = Some(Outbound::named(reg_id));
+            let next = Binding { contact, flow: by.into(), outbound, ..binding(11, until) };
+            first.bind(1, b"a@x", next, 9).expect("room");
+        }
+        let mut log = Vec::new();
+        first.write_all(&clock(2), &mut log);
+        for (seconds, names, now) in [(2, "321", 5_002), (60, "31", 5_001), (600, "", 0)] {
+            let next = directory();
+            let loaded = next.load(&clock(seconds), &Limits::default(), &log, |_| None);
+            assert_eq!(loaded, Loaded { records: 1, damaged: 0 });
+            let look = |found: &Binding| {
+                let contacts: Vec<u8> = found.ways(at(seconds)).filter_map(|way| way.contact.last().copied()).collect();
+                (String::from_utf8_lossy(&contacts).into_owned(), found.flow_now(at(seconds)).remote.port())
+            };
+            let found = next.with_binding(at(seconds), 11, look).unwrap_or_default();
+            assert_eq!(found, (names.to_owned(), now));
+            let sticks = next.user_backend(at(seconds), 1).is_some();
+            assert_eq!((next.bindings() > 0, sticks), (!names.is_empty(), !names.is_empty()));
         }
     }
 

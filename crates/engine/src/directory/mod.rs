@@ -4,7 +4,7 @@
 //! taken: there is no order of locks to get wrong. Keys are keyed hashes, since strangers choose the names behind them.
 //!
 //! ```text
-//! people     AOR           → bindings (contact, flow, backend), the user's backend
+//! people     AOR           → bindings (contact, flows, backend), the user's backend
 //! contacts   contact id    → AOR                                   (an index into people)
 //! dialogs    Call-ID       → dialogs (tags, backend, peer, until)
 //! recent     Call-ID, From tag → backend, for 32 s: the answer to a challenge meets its nonce
@@ -17,12 +17,14 @@ mod dialog;
 mod generations;
 mod kept_flow;
 mod log;
+mod outbound;
 mod people;
 
 pub(crate) use broom::Broom;
 pub(crate) use dialog::{Dialog, DialogKey, Dialogs};
 pub use log::Loaded;
 pub(crate) use log::WallClock;
+pub(crate) use outbound::Outbound;
 pub(crate) use people::{Binding, People, Person};
 
 use crate::id::BackendId;
@@ -120,8 +122,32 @@ impl Directory {
 
     /// The live binding with this contact id.
     pub(crate) fn binding(&self, now: Instant, id: u64) -> Option<Binding> {
+        self.with_binding(now, id, Binding::clone)
+    }
+
+    /// Looks at a live binding. The lock of its user is held meanwhile.
+    pub(crate) fn with_binding<T>(&self, now: Instant, id: u64, look: impl FnOnce(&Binding) -> T) -> Option<T> {
         let aor = *locked(&self.contacts, id).get(&id)?;
-        locked(&self.people, aor).person(aor)?.live(now, id).cloned()
+        locked(&self.people, aor).person(aor)?.live(now, id).map(look)
+    }
+
+    /// The seconds that the longest flow of this binding has left, but for the flow with this name.
+    pub(crate) fn left_without(&self, now: Instant, id: u64, reg_id: u32) -> Option<u32> {
+        self.with_binding(now, id, |binding| binding.left_without(now, reg_id)).flatten()
+    }
+
+    /// Removes one flow of a phone that has others; gives name and contact of the one that comes first then. `None`: there are
+    /// no others, and the binding is to be removed.
+    pub(crate) fn remove_flow(&self, now: Instant, aor: u64, id: u64, reg_id: u32) -> Option<(u32, Box<[u8]>)> {
+        locked(&self.people, aor).remove_flow(now, aor, id, reg_id)
+    }
+
+    /// A request could not be sent by this flow of the binding: its others come first from now on.
+    pub(crate) fn flow_failed(&self, id: u64, flow: &Flow) {
+        let Some(aor) = locked(&self.contacts, id).get(&id).copied() else {
+            return;
+        };
+        locked(&self.people, aor).flow_failed(aor, id, flow);
     }
 
     /// Looks at a user. The lock is held meanwhile.
@@ -283,6 +309,7 @@ mod tests {
             behind_nat: true,
             kept_alive: at(0),
             held: None,
+            outbound: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Users and their bindings (RFC 3261 §10).
 
 use super::kept_flow::KeptFlow;
-use super::{Full, log};
+use super::{Full, Outbound, log};
 use crate::id::BackendId;
 use crate::io::Flow;
 use crate::pool::RegistrationTicket;
@@ -27,12 +27,15 @@ pub(crate) struct Binding {
     pub(crate) kept_alive: Instant,
     /// Counts the registration at its backend.
     pub(crate) held: Option<RegistrationTicket>,
+    /// Of a phone that names its flows. Contact, flow and times above are those of the first of them.
+    pub(crate) outbound: Option<Box<Outbound>>,
 }
 
 /// What is taken out to be looked at counts nothing.
 impl Clone for Binding {
     fn clone(&self) -> Self {
-        Self { contact: self.contact.clone(), flow: self.flow.clone(), held: None, ..*self }
+        let (contact, flow, outbound) = (self.contact.clone(), self.flow.clone(), self.outbound.clone());
+        Self { contact, flow, outbound, held: None, ..*self }
     }
 }
 
@@ -57,12 +60,12 @@ impl Person {
 
     /// The live binding with this id.
     pub(crate) fn live(&self, now: Instant, id: u64) -> Option<&Binding> {
-        self.bindings.iter().find(|binding| binding.id == id && binding.expires > now)
+        self.bindings.iter().find(|binding| binding.id == id && binding.is_live(now))
     }
 
     /// All live bindings, newest first.
     pub(crate) fn all_live(&self, now: Instant) -> impl Iterator<Item = &Binding> {
-        self.bindings.iter().filter(move |binding| binding.expires > now)
+        self.bindings.iter().filter(move |binding| binding.is_live(now))
     }
 
     pub(crate) fn backend(&self, now: Instant) -> Option<BackendId> {
@@ -82,7 +85,7 @@ impl People {
         self.table.get(&aor)
     }
 
-    /// Adds or renews; `Ok(true)` if the binding is new.
+    /// Adds or renews, by one of its flows if the phone names them; `Ok(true)` if the binding is new.
     pub(super) fn bind(&mut self, aor: u64, name: &[u8], mut binding: Binding, full: bool) -> Result<bool, Full> {
         let id = binding.id;
         let known = self.table.get(&aor).and_then(|person| person.bindings.iter().position(|old| old.id == id));
@@ -91,13 +94,14 @@ impl People {
         }
         let person = self.table.entry(aor).or_insert_with(|| Person::named(name));
         if let Some(at) = known {
-            let old = person.bindings.remove(at);
+            let mut old = person.bindings.remove(at);
             if old.flow == binding.flow {
                 binding.kept_alive = old.kept_alive;
             }
             if old.backend == binding.backend && old.held.is_some() {
-                binding.held = old.held;
+                binding.held = old.held.take();
             }
+            binding.join(old);
         }
         person.bindings.insert(0, binding);
         self.changed.push(log::Change::Bound { aor, id });
@@ -149,11 +153,27 @@ impl People {
         let Some(person) = self.table.get_mut(&aor) else {
             return;
         };
-        let flow = KeptFlow::from(flow);
         for binding in &mut person.bindings {
-            if binding.id == id && binding.flow != flow {
-                binding.flow = flow.clone();
-                binding.kept_alive = now;
+            if binding.id == id && binding.heard_at(now, &flow) {
+                self.changed.push(log::Change::Bound { aor, id });
+            }
+        }
+    }
+
+    pub(super) fn remove_flow(&mut self, now: Instant, aor: u64, id: u64, reg_id: u32) -> Option<(u32, Box<[u8]>)> {
+        let binding = self.table.get_mut(&aor)?.bindings.iter_mut().find(|known| known.id == id)?;
+        let left = binding.let_go(|name, expires| name == Some(reg_id) || expires <= now);
+        let first = left.then(|| binding.first_named()).flatten()?;
+        self.changed.push(log::Change::Bound { aor, id });
+        Some(first)
+    }
+
+    pub(super) fn flow_failed(&mut self, aor: u64, id: u64, flow: &Flow) {
+        let Some(person) = self.table.get_mut(&aor) else {
+            return;
+        };
+        for binding in &mut person.bindings {
+            if binding.id == id && binding.fail(flow) {
                 self.changed.push(log::Change::Bound { aor, id });
             }
         }
@@ -164,15 +184,11 @@ impl People {
         let mut expired = Vec::new();
         self.table.retain(|_, person| {
             person.bindings.retain(|binding| {
-                let live = binding.expires > now;
+                let live = binding.let_go(|_, expires| expires <= now);
                 if !live {
                     expired.push(binding.id);
-                } else if let Some(every) = keepalive
-                    && binding.behind_nat
-                    && now.saturating_since(binding.kept_alive) >= every
-                {
-                    binding.kept_alive = now;
-                    due.push(Flow::from(&binding.flow));
+                } else if let Some(every) = keepalive {
+                    binding.keep_alive(now, every, due);
                 }
                 live
             });
@@ -202,7 +218,7 @@ impl People {
         for (aor, person) in &self.table {
             // Oldest first, so that reading the log restores the order.
             for binding in person.bindings.iter().rev() {
-                if binding.expires > now {
+                if binding.is_live(now) {
                     log::write_binding(clock, *aor, person, binding, out);
                 }
             }

@@ -1,4 +1,5 @@
-//! The next backend for a request that its first one did not answer, or answered with a failure that is the backend's own.
+//! The next backend for a request that its first one did not answer, or answered with a failure that is the backend's own; and
+//! the next place for one that leaves the farm towards several (RFC 3263 §4.3).
 //!
 //! ```text
 //!                  no answer at all      no final answer      503 …      404, 480 by affinity
@@ -8,17 +9,20 @@
 //! others           -                     -                    yes        MESSAGE: yes
 //! in a dialog      never
 //! ```
+//!
+//! Of places the code that counts is 503, whatever the service says of its backends: it is what RFC 3263 names.
 
 use super::Core;
 use super::large::Written;
-use crate::context::{Context, Hop, Placement};
+use crate::context::{Choice, Context, Hop, Placement};
 use crate::counters::Counter;
 use crate::decide::{Arrival, Deaf, Decider, Plan, Refusal};
-use crate::io::Event;
+use crate::io::{Event, Packet};
 use crate::origin::Origin;
 use crate::running::Running;
 use crate::table::Id;
 use sip::Instant;
+use smallvec::SmallVec;
 
 impl Core {
     /// When the branch about to start is given up.
@@ -44,17 +48,19 @@ impl Core {
         let Some(at) = context.branches.len().checked_sub(1) else {
             return;
         };
-        if let Hop::Backend(state) = &context.branches[at].hop
-            && !context.branches[at].answered
-        {
+        let silent = !context.branches[at].answered;
+        if silent && let Hop::Backend(state) = &context.branches[at].hop {
             let event = state.on_timeout(now);
             self.tell_if(now, event);
         }
         if context.kind.in_dialog {
-            if !context.branches[at].answered {
+            if silent {
                 self.dialog_timed_out(running, now, context, at);
             }
             return;
+        }
+        if silent {
+            self.avoid_place(now, context);
         }
         self.give_up(running, now, id, context, at);
     }
@@ -70,7 +76,7 @@ impl Core {
         }
     }
 
-    /// After a final answer (`code`) or a failed transport (`None`): another backend, if this is a case for one.
+    /// After a final answer (`code`) or a failed transport (`None`): another backend or place, if this is a case for one.
     pub(super) fn try_next(
         &mut self,
         running: &Running,
@@ -83,16 +89,35 @@ impl Core {
         let Some(placement) = context.placement.as_deref() else {
             return false;
         };
-        if let (Some(403), true) = (code, placement.by_affinity) {
-            self.affinity_refused(running, context, at);
-        }
-        if !is_backends_own(running, context, placement, code) {
-            return false;
-        }
-        self.next_branch(running, now, id, context)
+        let moves = match &placement.choice {
+            Choice::Backends { by_affinity, .. } => {
+                if *by_affinity && code == Some(403) {
+                    self.affinity_refused(running, context, at);
+                }
+                is_backends_own(running, context, placement.service, *by_affinity, code)
+            }
+            Choice::Places(_) => {
+                let failed = code.map_or(!context.branches[at].answered, |code| code == 503);
+                if failed {
+                    self.avoid_place(now, context);
+                }
+                failed
+            }
+        };
+        moves && self.next_branch(running, now, id, context)
     }
 
-    /// One more attempt, if one is left and a backend is there.
+    /// The place of the newest attempt failed: new requests go elsewhere first.
+    fn avoid_place(&self, now: Instant, context: &Context) {
+        let choice = context.placement.as_deref().map(|placement| &placement.choice);
+        if let Some(Choice::Places(flows)) = choice
+            && let Some(flow) = flows.first()
+        {
+            self.shared.avoided.add(now, flow);
+        }
+    }
+
+    /// One more attempt, if one is left and a backend or place is there.
     fn next_branch(&mut self, running: &Running, now: Instant, id: Id, context: &mut Context) -> bool {
         let Some(mut placement) = context.placement.take() else {
             return false;
@@ -110,11 +135,7 @@ impl Core {
             return false;
         };
         self.count(Counter::Failovers);
-        if let Some(placed) = &plan.placed {
-            placement.tried.push(placed.backend);
-            placement.affinity.clone_from(&placed.affinity);
-            placement.by_affinity = placed.by_affinity;
-        }
+        placement.choice.go_on(&plan);
         placement.attempts_left -= 1;
         context.placement = Some(placement);
         self.begin_branch(running, now, context, plan, written);
@@ -144,8 +165,10 @@ impl Core {
         };
         let random = self.next_random();
         let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };
-        let planned: Result<Plan, Refusal> =
-            decider.again(&arrival, placement.service, &placement.tried, &placement.affinity);
+        let planned: Result<Plan, Refusal> = match &placement.choice {
+            Choice::Backends { tried, affinity, .. } => decider.again(&arrival, placement.service, tried, affinity),
+            Choice::Places(flows) => decider.out_again(&arrival, *flows.get(1)?),
+        };
         let mut plan = planned.ok()?;
         let branch = self.branch_of(id, attempt, context.loop_hash, context.first_upstream);
         let written = self.write_sized(running, &arrival, &mut plan, &branch);
@@ -162,12 +185,60 @@ impl Core {
     }
 }
 
+/// What another attempt would need; only requests that may be tried elsewhere keep it.
+pub(super) fn placement(running: &Running, arrival: &Arrival<'_>, plan: &Plan) -> Option<Box<Placement>> {
+    if arrival.message.to().tag.is_some() {
+        return None;
+    }
+    let (service, choice, choices) = Choice::of(plan)?;
+    let failover = &arrival.farm.settings.services.get(service)?.failover;
+    Some(Box::new(Placement {
+        request: Packet::copy_from(arrival.message.bytes()),
+        arrived: arrival.flow,
+        service,
+        generation: running.generation,
+        attempts_left: failover.attempts.min(choices).saturating_sub(1),
+        choice,
+    }))
+}
+
+impl Choice {
+    /// Where the plan's request could go besides, which service's fail-over counts, and how many attempts make sense at most.
+    fn of(plan: &Plan) -> Option<(usize, Self, u32)> {
+        if let Some(placed) = &plan.placed {
+            let tried = SmallVec::from_slice(&[placed.backend]);
+            let (affinity, by_affinity) = (placed.affinity.clone(), placed.by_affinity);
+            // A fallback service may have more backends than the first one.
+            return Some((placed.service, Self::Backends { tried, affinity, by_affinity }, u32::MAX));
+        }
+        let outlet = plan.outlet.as_deref()?;
+        let places = u32::try_from(outlet.flows.len()).unwrap_or(u32::MAX);
+        Some((outlet.service, Self::Places(outlet.flows.clone()), places))
+    }
+
+    /// The next attempt was planned.
+    fn go_on(&mut self, plan: &Plan) {
+        match self {
+            Self::Backends { tried, affinity, by_affinity } => {
+                if let Some(placed) = &plan.placed {
+                    tried.push(placed.backend);
+                    affinity.clone_from(&placed.affinity);
+                    *by_affinity = placed.by_affinity;
+                }
+            }
+            Self::Places(flows) => {
+                flows.remove(0);
+            }
+        }
+    }
+}
+
 /// Does this outcome speak about the backend, so that another may do better?
-fn is_backends_own(running: &Running, context: &Context, placement: &Placement, code: Option<u16>) -> bool {
+fn is_backends_own(running: &Running, context: &Context, service: usize, by_affinity: bool, code: Option<u16>) -> bool {
     let Some(code) = code else { return true };
-    let settings = running.farm_by_id(context.farm).and_then(|farm| farm.settings.services.get(placement.service));
+    let settings = running.farm_by_id(context.farm).and_then(|farm| farm.settings.services.get(service));
     let listed = settings.is_some_and(|service| service.failover.codes.contains(&code));
     // The box that held the callee's binding has lost it, or never knew the caller.
-    let lost = placement.by_affinity && matches!(code, 403 | 404 | 480);
+    let lost = by_affinity && matches!(code, 403 | 404 | 480);
     listed || lost
 }

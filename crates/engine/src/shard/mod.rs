@@ -7,7 +7,8 @@
 //! start     a context and its first branch        §16.6
 //! response  what a branch's answer does           §16.7
 //! cancel    CANCEL in, CANCEL out                 §16.10, §9
-//! failover  the next backend                      §16.7 step 6, §16.9
+//! flows     the next flow of a phone              RFC 5626 §7
+//! failover  the next backend or place             §16.7 step 6, §16.9
 //! large     what a datagram may be too small for     §18.1.1
 //! timers    everything that happens by itself     §16.8, §17
 //! by_token  what needs no state                   §16.11
@@ -19,6 +20,7 @@ mod answer;
 mod by_token;
 mod cancel;
 mod failover;
+mod flows;
 mod large;
 mod ping;
 mod receive;
@@ -63,6 +65,8 @@ struct Core {
     edits: Edits,
     scratch: Vec<u8>,
     random: u64,
+    /// The moment of the input or timeout under way.
+    now: Instant,
     pinger: Pinger,
     broom: Broom,
     /// The limit last told of, and when.
@@ -95,6 +99,7 @@ impl Shard {
             edits: Edits::new(),
             scratch: Vec::new(),
             random: shared.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            now,
             pinger: Pinger::default(),
             broom: Broom::new(index, shared.shards()),
             limit_told: None,
@@ -116,6 +121,7 @@ impl Shard {
     }
 
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        self.core.now = now;
         match input {
             Input::Datagram { flow, bytes } => self.core.receive(&self.running, now, flow, bytes),
             Input::Undelivered { flow, returned } => {
@@ -126,6 +132,7 @@ impl Shard {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.core.now = now;
         self.core.turn(&self.running, now);
         self.core.follow_outages(&self.running, now);
     }
@@ -238,7 +245,7 @@ fn epitaph(context: &Context) -> Option<Tombstone> {
         let failing = matches!(&branch.client, Client::Invite(machine) if machine.is_completed());
         !branch.finished || failing || cancelling(&branch.cancel)
     });
-    if pending {
+    if pending || (context.keeps_answer && !context.kind.invite) {
         return None;
     }
     // An answer of our own is kept whole: nobody else could repeat it.

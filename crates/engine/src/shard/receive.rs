@@ -1,7 +1,7 @@
 //! A datagram comes in: keep-alives, then parsing, then requests and responses part.
 
 use super::Core;
-use crate::context::{Cancel, Hop};
+use crate::context::{Cancel, Hop, Spare};
 use crate::counters::Counter;
 use crate::io::{Flow, Packet};
 use crate::outage::Outage;
@@ -81,9 +81,13 @@ impl Core {
                 let event = state.on_unreachable(now);
                 self.tell_if(now, event);
             }
-            // A phone whose connection is gone is not there; what else fails to arrive is a server's failure (RFC 3261 §16.9).
             let is_phone = matches!(attempt.hop, Hop::Peer) && attempt.flow.connection.is_some();
-            let code = if is_phone { 480 } else { 503 };
+            let code = match context.spare.as_deref() {
+                Some(Spare::Named) => 430,
+                // A phone whose connection is gone is not there; what else fails to arrive is a server's failure (RFC 3261 §16.9).
+                _ if is_phone => 480,
+                _ => 503,
+            };
             self.branch_failed(running, now, id, &mut context, at, code);
         }
         self.settle(now, id, context);

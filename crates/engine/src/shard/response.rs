@@ -317,6 +317,10 @@ impl Core {
         }
         branch.finish();
         let abandoned = branch.abandoned;
+        // RFC 5626 §7.
+        if code == 430 && self.next_flow(running, now, id, context, at) {
+            return;
+        }
         if !context.server_is_done() {
             // 4. Add the response to the context; an abandoned branch has nothing to say any more unless nobody else has.
             let packet = self.edit_response(running, now, context, at, message);
@@ -350,6 +354,11 @@ impl Core {
         // RFC 3261 §17.1.4: a response that still comes finds no transaction.
         branch.client.end();
         let abandoned = branch.abandoned;
+        // RFC 5626 §7. Who waits for anything but an INVITE has given up when it times out.
+        let unheard = !branch.answered && (code != 408 || context.kind.invite);
+        if unheard && self.next_flow(running, now, id, context, at) {
+            return;
+        }
         if context.kind.in_dialog && matches!(code, 408 | 503) {
             self.dialog_timed_out(running, now, context, at);
             return;

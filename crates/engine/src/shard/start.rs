@@ -2,7 +2,7 @@
 
 use super::large::Written;
 use super::{Core, TIMING};
-use crate::context::{Cancel, ClientBranch, Context, Hop, Kind, Placement};
+use crate::context::{Cancel, ClientBranch, Context, Hop, Kind};
 use crate::counters::Counter;
 use crate::decide::{Arrival, Plan};
 use crate::forward::{self, Forwarding};
@@ -14,7 +14,6 @@ use crate::table::Id;
 use crate::token::Branch;
 use sip::transaction::{InviteServer, Link, OtherServer};
 use sip::{Instant, Method};
-use smallvec::SmallVec;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -49,7 +48,9 @@ impl Core {
         let branch = self.branch_of(id, 0, loop_hash, upstream);
         let written = self.write_sized(running, arrival, &mut plan, &branch);
         let mut context = Box::new(new_context(now, arrival, upstream, loop_hash));
-        context.placement = self.placement(running, arrival, &plan);
+        context.placement = super::failover::placement(running, arrival, &plan);
+        context.keeps_answer = plan.outlet.is_some();
+        context.spare = self.spare(now, arrival, &plan);
         let id = self.table.insert(key, context);
         self.shared.transactions.fetch_add(1, Ordering::Relaxed);
         if let Some(mut context) = self.table.take(id) {
@@ -130,28 +131,10 @@ impl Core {
         let secrets = &self.shared.secrets;
         let call_id = arrival.message.call_id();
         let text = secrets.seal_branch(branch, call_id);
-        let forwarding = Forwarding { secrets, running, branch: &text };
+        let (directory, now) = (&self.shared.directory, self.now);
+        let forwarding = Forwarding { secrets, running, branch: &text, directory, now };
         let registration = forwarding.write(arrival, plan, &mut self.edits, &mut self.scratch);
         (Packet::copy_from(&self.scratch), registration)
-    }
-
-    /// What another attempt would need; only requests that may be tried elsewhere keep it.
-    fn placement(&self, running: &Running, arrival: &Arrival<'_>, plan: &Plan) -> Option<Box<Placement>> {
-        let placed = plan.placed.as_ref()?;
-        if arrival.message.to().tag.is_some() {
-            return None;
-        }
-        let settings = &arrival.farm.settings.services[placed.service];
-        Some(Box::new(Placement {
-            request: Packet::copy_from(arrival.message.bytes()),
-            arrived: arrival.flow,
-            service: placed.service,
-            generation: running.generation,
-            tried: SmallVec::from_slice(&[placed.backend]),
-            affinity: placed.affinity.clone(),
-            by_affinity: placed.by_affinity,
-            attempts_left: settings.failover.attempts.saturating_sub(1),
-        }))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Where requests of the boxes go that are not part of a dialog: phones, other boxes, and out by egress.
 
+use crate::steps::{SILENCE, counted, heard, millis, of_box, seconds};
 use engine::{Egress, Maintenance, Place, Settings, Transport};
 use sim::script::uri_in;
 use sim::settings::{service, trunk};
-use sim::{Answer, Bench, Script, Text, box_address, one_farm};
+use sim::{Answer, Bench, Datagram, Script, Text, box_address, one_farm};
 use std::net::SocketAddr;
 
 fn address(text: &str) -> SocketAddr {
@@ -212,4 +213,253 @@ fn a_full_box_gets_no_calls_of_other_boxes_either() {
         let request = Script::new(method).call_id(call_id).uri("sip:bonnie@example.com");
         assert_eq!(&outcome(&mut bench, 1 - home, request), wanted, "{call_id}");
     }
+}
+
+/// The places of the trunk, best first.
+fn first() -> SocketAddr {
+    address("192.0.2.1:5070")
+}
+
+fn second() -> SocketAddr {
+    address("192.0.2.2:5060")
+}
+
+/// One box, whose requests leave by a trunk with two places.
+fn two_places() -> Bench {
+    Bench::new(with_egress(vec![Egress::Trunk(0)], Vec::new()))
+}
+
+/// The box asks for a number, in a call of its own.
+fn asked(method: &str, call_id: &str) -> Vec<u8> {
+    let via = format!("SIP/2.0/UDP {};rport;branch=z9hG4bK{call_id}", box_address(0));
+    Script::new(method).via(&via).call_id(call_id).uri("tel:+15551234").build()
+}
+
+/// The one thing that is sent upon it.
+fn out(bench: &mut Bench, method: &str, call_id: &str) -> Datagram {
+    bench.rest();
+    bench.send(box_address(0), asked(method, call_id));
+    let mut sent = bench.rest();
+    assert_eq!(sent.len(), 1, "one request leaves");
+    sent.remove(0)
+}
+
+#[test]
+fn item_29_a_place_that_is_silent_loses_the_request_to_the_next() {
+    for (method, patience) in [("INVITE", 2_000), ("SUBSCRIBE", 4_000), ("PUBLISH", 4_000), ("OPTIONS", 4_000)] {
+        let mut bench = two_places();
+        assert_eq!(out(&mut bench, method, "a").to, first());
+        bench.advance(millis(patience - 100));
+        assert_eq!(heard(&mut bench, second()), SILENCE, "{method}");
+        bench.advance(millis(300));
+        let again = bench.one_to(second());
+        assert_eq!(counted(&mut bench, "failovers"), 1);
+        bench.answer(&again, &Answer::new(200));
+        assert!(heard(&mut bench, box_address(0)).contains(&format!("200 {method}")), "{method}");
+    }
+}
+
+/// It may have been done at the first place, and must not be done twice.
+#[test]
+fn what_is_no_call_and_waits_for_no_final_answer_stays_with_a_silent_place() {
+    let mut bench = two_places();
+    out(&mut bench, "MESSAGE", "a");
+    bench.advance(seconds(20));
+    assert_eq!(heard(&mut bench, second()), SILENCE);
+}
+
+#[test]
+fn a_place_that_rings_keeps_the_call() {
+    let mut bench = two_places();
+    let call = out(&mut bench, "INVITE", "a");
+    bench.answer(&call, &Answer::new(180));
+    bench.advance(seconds(60));
+    assert_eq!(heard(&mut bench, second()), SILENCE);
+}
+
+/// What the service says of its backends' codes does not matter.
+#[test]
+fn item_29_a_503_sends_the_request_on_at_once_and_no_other_code_does() {
+    for method in ["INVITE", "MESSAGE"] {
+        for code in [404, 480, 486, 500, 502, 503, 603] {
+            let mut settings = with_egress(vec![Egress::Trunk(0)], Vec::new());
+            for service in settings.farms.iter_mut().flat_map(|farm| &mut farm.services) {
+                service.failover.codes = vec![500];
+            }
+            let mut bench = Bench::new(settings);
+            let request = out(&mut bench, method, "a");
+            bench.answer(&request, &Answer::new(code));
+            let (sent_on, answers) = (heard(&mut bench, second()), heard(&mut bench, box_address(0)));
+            if code == 503 {
+                assert_eq!((sent_on, answers), (vec![method.to_owned()], Vec::new()));
+            } else {
+                assert_eq!((sent_on, answers), (Vec::new(), vec![format!("{code} {method}")]));
+            }
+        }
+    }
+}
+
+#[test]
+fn item_29_a_place_that_cannot_be_reached_is_followed_by_the_next_at_once() {
+    for method in ["INVITE", "MESSAGE"] {
+        let mut bench = two_places();
+        let request = out(&mut bench, method, "a");
+        bench.return_undelivered(&request);
+        let again = bench.one_to(second());
+        assert_eq!(again.at, request.at, "{method}");
+        bench.answer(&again, &Answer::new(200));
+        assert_eq!(heard(&mut bench, box_address(0)), [format!("200 {method}")]);
+    }
+}
+
+#[test]
+fn when_every_place_has_failed_the_box_hears_what_it_hears_of_backends() {
+    for method in ["INVITE", "MESSAGE"] {
+        for unreachable in [true, false] {
+            let mut bench = two_places();
+            let mut request = out(&mut bench, method, "a");
+            for attempt in 1..=2 {
+                if unreachable {
+                    bench.return_undelivered(&request);
+                } else {
+                    bench.answer(&request, &Answer::new(503));
+                }
+                if attempt == 1 {
+                    request = bench.one_to(second());
+                }
+            }
+            assert_eq!(heard(&mut bench, box_address(0)), [format!("500 {method}")], "unreachable: {unreachable}");
+        }
+    }
+    let mut bench = two_places();
+    out(&mut bench, "INVITE", "a");
+    bench.advance(seconds(33));
+    assert_eq!(heard(&mut bench, box_address(0)), ["100 INVITE"]);
+    bench.advance(seconds(2));
+    assert!(heard(&mut bench, box_address(0)).contains(&"408 INVITE".to_owned()));
+}
+
+#[test]
+fn a_domain_has_its_next_place_too() {
+    let places = vec![place("192.0.2.1:5070"), place("192.0.2.2:5060")];
+    let domain = Egress::Domain { host: "near.example".to_owned(), places };
+    let mut bench = Bench::new(with_egress(vec![domain], Vec::new()));
+    assert_eq!(outcome(&mut bench, 0, request("INVITE", "sip:x@near.example")), first().to_string());
+    bench.advance(millis(2_200));
+    assert_eq!(bench.one_to(second()).to, second());
+}
+
+/// The first place fails one request in each of the ways in which it can; others follow 25 and 33 s later.
+#[test]
+fn what_failed_is_avoided_for_half_a_minute() {
+    let failures: [fn(&mut Bench, &Datagram); 3] = [
+        |bench, _| bench.advance(millis(2_200)),
+        |bench, request| bench.answer(request, &Answer::new(503)),
+        |bench, request| bench.return_undelivered(request),
+    ];
+    for (index, fail) in failures.into_iter().enumerate() {
+        let mut bench = two_places();
+        let request = out(&mut bench, "INVITE", "a");
+        assert_eq!(request.to, first());
+        fail(&mut bench, &request);
+        let again = bench.one_to(second());
+        bench.answer(&again, &Answer::new(486));
+        let mut reached = Vec::new();
+        for (call_id, pause) in [("b", 25), ("c", 8), ("d", 0)] {
+            let message = out(&mut bench, "MESSAGE", call_id);
+            bench.answer(&message, &Answer::new(200));
+            reached.push(message.to);
+            bench.advance(seconds(pause));
+        }
+        assert_eq!(reached, [second(), second(), first()], "failure {index}");
+    }
+}
+
+#[test]
+fn a_place_that_is_avoided_is_still_the_last_resort() {
+    let mut bench = two_places();
+    let request = out(&mut bench, "MESSAGE", "a");
+    bench.answer(&request, &Answer::new(503));
+    let again = bench.one_to(second());
+    bench.answer(&again, &Answer::new(200));
+    let request = out(&mut bench, "MESSAGE", "b");
+    assert_eq!(request.to, second());
+    bench.answer(&request, &Answer::new(503));
+    let again = bench.one_to(first());
+    bench.answer(&again, &Answer::new(200));
+    assert_eq!(heard(&mut bench, box_address(0)), ["200 MESSAGE"]);
+    // Both failed lately: the order of the file counts.
+    assert_eq!(out(&mut bench, "MESSAGE", "c").to, first());
+}
+
+/// A place that takes long to answer, yet lives, loses what it has not answered and gets what is new.
+#[test]
+fn a_slow_place_is_not_avoided() {
+    let mut bench = two_places();
+    let request = out(&mut bench, "SUBSCRIBE", "a");
+    bench.answer(&request, &Answer::new(100));
+    bench.advance(millis(4_200));
+    let again = bench.one_to(second());
+    bench.answer(&again, &Answer::new(200));
+    assert_eq!(out(&mut bench, "SUBSCRIBE", "b").to, first());
+}
+
+#[test]
+fn a_dialog_stays_with_the_place_that_it_was_made_at() {
+    let mut bench = two_places();
+    let call = out(&mut bench, "INVITE", "a");
+    bench.answer(&call, &Answer::new(200).line("Contact: <sip:gateway@192.0.2.1:5070>"));
+    let answer = Text::read(&bench.one_to(box_address(0)).bytes);
+    // Another call finds that the place fails.
+    let other = out(&mut bench, "MESSAGE", "b");
+    bench.answer(&other, &Answer::new(503));
+    bench.one_to(second());
+    let info = |branch: &str, cseq: u32| {
+        of_box(0, "INFO", branch)
+            .uri("sip:gateway@192.0.2.1:5070")
+            .call_id("a")
+            .from(answer.header("From").unwrap_or_default())
+            .to(answer.header("To").unwrap_or_default())
+            .cseq(cseq)
+            .line(&format!("Route: {}", answer.header("Record-Route").unwrap_or_default()))
+            .build()
+    };
+    bench.send(box_address(0), info("info1", 2));
+    let request = bench.one_to(first());
+    bench.answer(&request, &Answer::new(503));
+    assert_eq!(heard(&mut bench, box_address(0)), ["500 INFO"]);
+    bench.send(box_address(0), info("info2", 3));
+    bench.advance(seconds(10));
+    assert!(heard(&mut bench, first()).contains(&"INFO".to_owned()));
+    assert!(!heard(&mut bench, second()).contains(&"INFO".to_owned()));
+}
+
+/// Its answer was lost on the way to the box. Meanwhile the order of the places is another, and it must not be done twice.
+#[test]
+fn a_request_that_comes_again_is_answered_and_goes_nowhere() {
+    let mut bench = two_places();
+    let request = out(&mut bench, "MESSAGE", "a");
+    bench.answer(&request, &Answer::new(200));
+    let other = out(&mut bench, "MESSAGE", "b");
+    bench.answer(&other, &Answer::new(503));
+    bench.rest();
+    bench.send(box_address(0), asked("MESSAGE", "a"));
+    let sent: Vec<(SocketAddr, Option<u16>)> =
+        bench.rest().iter().map(|sent| (sent.to, Text::read(&sent.bytes).code())).collect();
+    assert_eq!(sent, [(box_address(0), Some(200))]);
+}
+
+/// Nobody here speaks TCP.
+#[test]
+fn a_place_that_no_listener_leads_to_is_none() {
+    let mut settings = with_egress(vec![Egress::Trunk(0)], Vec::new());
+    for trunk in settings.farms.iter_mut().flat_map(|farm| &mut farm.trunks) {
+        trunk.out.insert(0, Place { transport: Transport::Tcp, ..place("192.0.2.9:5060") });
+    }
+    assert_eq!(out(&mut Bench::new(settings), "MESSAGE", "a").to, first());
+    let mut settings = with_egress(vec![Egress::Trunk(0)], Vec::new());
+    for trunk in settings.farms.iter_mut().flat_map(|farm| &mut farm.trunks) {
+        trunk.out = vec![Place { transport: Transport::Tcp, ..place("192.0.2.9:5060") }];
+    }
+    assert_eq!(outcome(&mut Bench::new(settings), 0, request("MESSAGE", "tel:+15551234")), "500");
 }

@@ -58,7 +58,7 @@ fn an_explained_call_takes_no_place() {
         assert_eq!(unit.verdict(at(1), 0, &invite("a")), TO_FIRST);
     }
     assert_eq!(unit.send(at(1), 0, &invite("a")), [box_address(0)]);
-    assert_eq!(unit.verdict(at(1), 0, &invite("b").call_id("b")), "refused: Overloaded");
+    assert_eq!(unit.verdict(at(1), 0, &invite("b").call_id("b")), "refused: 503, no backend is available");
 }
 
 #[test]

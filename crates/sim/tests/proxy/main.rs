@@ -2,6 +2,7 @@
 
 mod after_end;
 mod cancel;
+mod corpora;
 mod dialogs;
 mod egress;
 mod explained;
@@ -9,6 +10,7 @@ mod failover;
 mod large;
 mod limits;
 mod moves;
+mod outbound;
 mod persistence;
 mod pings;
 mod placement;

@@ -218,7 +218,7 @@ fn a_call_reaches_a_phone_on_the_connection_that_it_registered_on() {
     assert_eq!(call.flow, moved);
 }
 
-/// RFC 5626 §5.3 asks for 430 only where the phone said that it speaks outbound.
+/// RFC 5626 §5.3.1 asks for 430 only where the box named the flow by a Path with `ob`.
 #[test]
 fn a_phone_whose_connection_is_gone_is_not_there() {
     let mut unit = Unit::new(farm(Some(Transport::Udp), |_| ()));

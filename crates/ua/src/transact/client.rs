@@ -15,6 +15,7 @@ pub(crate) struct ClientId(u64);
 
 pub(crate) struct Clients<T> {
     timing: Timing,
+    link: Link,
     last: u64,
     entries: BTreeMap<ClientId, Client<T>>,
     by_branch: BTreeMap<BranchKey, ClientId>,
@@ -54,7 +55,18 @@ enum Machine {
 
 impl<T> Clients<T> {
     pub(crate) fn new(timing: Timing) -> Self {
-        Self { timing, last: 0, entries: BTreeMap::new(), by_branch: BTreeMap::new(), agenda: Agenda::new() }
+        Self {
+            timing,
+            link: Link::Datagram,
+            last: 0,
+            entries: BTreeMap::new(),
+            by_branch: BTreeMap::new(),
+            agenda: Agenda::new(),
+        }
+    }
+
+    pub(crate) fn set_link(&mut self, link: Link) {
+        self.link = link;
     }
 
     /// The owner has just sent the request.
@@ -62,9 +74,9 @@ impl<T> Clients<T> {
         self.last += 1;
         let id = ClientId(self.last);
         let machine = if request.method == "INVITE" {
-            Machine::Invite(InviteClient::start(now, Link::Datagram, &self.timing))
+            Machine::Invite(InviteClient::start(now, self.link, &self.timing))
         } else {
-            Machine::Other(OtherClient::start(now, Link::Datagram, &self.timing))
+            Machine::Other(OtherClient::start(now, self.link, &self.timing))
         };
         let key = BranchKey { branch: request.branch, method: request.method.as_bytes().to_vec() };
         self.by_branch.insert(key.clone(), id);

@@ -34,6 +34,7 @@ pub(crate) enum Arrival {
 
 pub(crate) struct Servers {
     timing: Timing,
+    link: Link,
     entries: BTreeMap<ServerId, Server>,
     /// Call-ID, From tag, CSeq of the requests outside dialogs that are under way.
     origins: BTreeMap<Vec<u8>, ServerId>,
@@ -56,7 +57,11 @@ enum Machine {
 
 impl Servers {
     pub(crate) fn new(timing: Timing) -> Self {
-        Self { timing, entries: BTreeMap::new(), origins: BTreeMap::new(), agenda: Agenda::new() }
+        Self { timing, link: Link::Datagram, entries: BTreeMap::new(), origins: BTreeMap::new(), agenda: Agenda::new() }
+    }
+
+    pub(crate) fn set_link(&mut self, link: Link) {
+        self.link = link;
     }
 
     pub(crate) fn on_request(
@@ -92,7 +97,7 @@ impl Servers {
             }
             self.origins.insert(origin.clone(), id);
         }
-        let machine = Machine::start(request.method());
+        let machine = Machine::start(request.method(), self.link);
         let to = address::of_response(request, source);
         self.entries.insert(id, Server { machine, origin, to, response: Vec::new() });
         Arrival::New(id)
@@ -159,10 +164,10 @@ impl Servers {
 }
 
 impl Machine {
-    fn start(method: Method<'_>) -> Self {
+    fn start(method: Method<'_>, link: Link) -> Self {
         match method {
-            Method::Invite => Self::Invite(InviteServer::start(Link::Datagram)),
-            _ => Self::Other(OtherServer::start(Link::Datagram)),
+            Method::Invite => Self::Invite(InviteServer::start(link)),
+            _ => Self::Other(OtherServer::start(link)),
         }
     }
 

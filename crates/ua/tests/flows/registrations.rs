@@ -95,6 +95,21 @@ fn a_silent_registrar_is_408_after_32_seconds_and_found_again_later() {
 }
 
 #[test]
+fn over_tls_via_and_contact_say_so_and_nothing_is_repeated() {
+    let (mut world, pbx, bonnie) = office();
+    world.set_fault(pbx, Fault::Silent);
+    world.at(bonnie, |agent, _| agent.speak_tls());
+    world.at(bonnie, UserAgent::register);
+    world.run_for(SECOND * 33);
+    assert_eq!(world.labels(), ["REGISTER"], "the connection loses nothing");
+    assert_eq!(world.events_of(bonnie), [Event::RegisterFailed { code: 408 }]);
+    let sent = world.sent("REGISTER")[0];
+    let via = sent.header("Via").expect("every request has one");
+    assert!(via.starts_with("SIP/2.0/TLS 10.0.0.1:5060;branch="), "{via}");
+    assert_eq!(sent.header("Contact").as_deref(), Some("<sip:bonnie@10.0.0.1:5060;transport=tls>"));
+}
+
+#[test]
 fn a_refusing_and_a_slow_registrar() {
     let (mut world, pbx, bonnie) = office();
     world.set_fault(pbx, Fault::Refuse(503));

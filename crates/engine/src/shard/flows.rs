@@ -1,0 +1,89 @@
+//! RFC 5626 §7: a request to a phone whose flow fails goes on by another of the phone's flows: at once, one after the other,
+//! and only as long as the phone has not answered.
+
+use super::Core;
+use crate::context::{Context, Hop, Spare};
+use crate::counters::Counter;
+use crate::decide::{Arrival, Deaf, Decider, Decision, Plan, names_flow};
+use crate::io::Packet;
+use crate::origin::Origin;
+use crate::running::Running;
+use crate::table::Id;
+use sip::Instant;
+
+impl Core {
+    /// What makes a difference should the flow that a request leaves by fail.
+    pub(super) fn spare(&self, now: Instant, arrival: &Arrival<'_>, plan: &Plan) -> Option<Box<Spare>> {
+        let binding = plan.parties.binding;
+        if binding == 0 || !matches!(plan.hop, Hop::Peer) {
+            return None;
+        }
+        if names_flow(arrival, plan.popped) {
+            return Some(Box::new(Spare::Named));
+        }
+        let flows = self.shared.directory.with_binding(now, binding, |known| known.ways(now).count())?;
+        if flows < 2 {
+            return None;
+        }
+        let request = Packet::copy_from(arrival.message.bytes());
+        Some(Box::new(Spare::Flows { binding, request, arrived: arrival.flow }))
+    }
+
+    /// Begins the branch by the phone's next flow after that of branch `at` failed. `false`: there is none.
+    pub(super) fn next_flow(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        id: Id,
+        context: &mut Context,
+        at: usize,
+    ) -> bool {
+        if context.cancelled || context.server_is_done() {
+            return false;
+        }
+        let Some(spare) = context.spare.take() else {
+            return false;
+        };
+        let begun = self.begin_next_flow(running, now, id, context, at, &spare).is_some();
+        context.spare = Some(spare);
+        begun
+    }
+
+    /// The request as it was received is decided about once more, now that the directory knows of the failure.
+    fn begin_next_flow(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        id: Id,
+        context: &mut Context,
+        at: usize,
+        spare: &Spare,
+    ) -> Option<()> {
+        let Spare::Flows { binding, request, arrived } = spare else {
+            return None;
+        };
+        self.shared.directory.flow_failed(*binding, &context.branches[at].flow);
+        let attempt = u8::try_from(context.branches.len()).ok()?;
+        let limits = super::receive::message_limits(running);
+        let message = sip::parse(request, &limits).ok()?;
+        let checked = sip::check(&message, &limits).ok()?;
+        let (farm, listener) = running.listener(arrived.listener)?;
+        let origin = Origin::of(farm, listener, arrived);
+        let uri = *checked.uri()?;
+        let arrival = Arrival { message: &checked, flow: *arrived, farm, listener, origin, uri };
+        let random = self.next_random();
+        let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };
+        let Decision::Forward(mut plan) = decider.decide(&arrival) else {
+            return None;
+        };
+        let tried = context.branches.iter().any(|branch| branch.flow == plan.flow);
+        if tried || plan.parties.binding != *binding || !matches!(plan.hop, Hop::Peer) {
+            return None;
+        }
+        let branch = self.branch_of(id, attempt, context.loop_hash, context.first_upstream);
+        let written = self.write_sized(running, &arrival, &mut plan, &branch);
+        self.count(Counter::NextFlows);
+        self.begin_branch(running, now, context, plan, written);
+        Some(())
+    }
+}
