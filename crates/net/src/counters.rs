@@ -38,7 +38,9 @@ pub struct StreamCounters {
     pub sent: u64,
     /// Messages that did not leave: the connection was gone or could not be opened, or it took them and ended first.
     pub not_sent: u64,
-    /// How many of these because too much waited already for a peer that does not read.
+    /// Messages that were sent once more, since the server at the other end of their connection had ended it with them in it.
+    pub resent: u64,
+    /// How many were not sent because too much waited already for a peer that does not read.
     pub queue_full: u64,
     /// How often the kernel had no descriptor or memory for one more connection.
     pub accept_failures: u64,

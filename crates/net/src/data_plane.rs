@@ -93,7 +93,7 @@ impl DataPlane {
         let (next, of_sockets) = table.succeed(settings, &polls(&unit.seats), Clock::now())?;
         warnings.extend(of_sockets);
         // Before anybody is accepted at a new listener.
-        unit.connections.follow(settings, Arc::new(tls));
+        unit.connections.follow(settings, tls);
         unit.publish(&mut table, next);
         drop(table);
         unit.shards.set_inbox_limit(settings.limits.shard_inbox);
@@ -108,7 +108,7 @@ impl DataPlane {
             return Ok(None);
         }
         let (next, warnings) = load_tls(settings)?;
-        connections.set_tls(Arc::new(next));
+        connections.set_tls(next);
         Ok(Some(warnings))
     }
 

@@ -310,6 +310,34 @@ fn a_box_is_pinged_over_one_connection_from_where_the_farm_listens() {
     assert!(unit.events.try_iter().all(|event| !matches!(event, Event::BackendDown { .. })));
 }
 
+/// Its NAT would forget it, and it cannot ping by itself.
+#[test]
+fn a_browser_is_pinged_and_stays() {
+    if !namespace::alone("a_browser_is_pinged_and_stays") {
+        return;
+    }
+    let unit = Unit::with(Limits { connection_idle: Duration::from_secs(4), ..Limits::default() });
+    let mut browser = connect("127.0.0.1:8080");
+    let upgrade = "GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                   Sec-WebSocket-Protocol: sip\r\n\r\n";
+    browser.write_all(upgrade.as_bytes()).expect("the connection is up");
+    assert!(next(&mut browser).starts_with("HTTP/1.1 101 "));
+    // For longer than it may be idle.
+    for _ in 0..2 {
+        let mut ping = [0; 2];
+        browser.read_exact(&mut ping).expect("a ping within five seconds");
+        assert_eq!(ping, [0x89, 0]);
+        browser.write_all(&[0x8a, 0x80, 1, 2, 3, 4]).expect("the connection is up");
+    }
+    assert_eq!((ended(&unit.streams(), "idle"), unit.streams().connections), (0, 1));
+    // Now it says nothing any more: one ping more, and the close.
+    let mut rest = Vec::new();
+    browser.read_to_end(&mut rest).expect("the end within five seconds");
+    assert_eq!(rest, [0x89, 0, 0x88, 2, 0x03, 0xe8]);
+    unit.until_ended("idle", 1);
+}
+
 #[test]
 fn a_box_that_refuses_the_connection_is_down() {
     if !namespace::alone("a_box_that_refuses_the_connection_is_down") {

@@ -11,6 +11,7 @@
 //! | | nothing came for `idle` | Closing: idle |
 //! | | a message is not whole within `partial` | Closing: message timed out |
 //! | | what waits did not move for `stuck` | Over by a reset: queue stuck |
+//! | | a ping of ours that must be answered is not | Closing: pong timed out |
 //! | Handshaking, Open | the wire cannot be followed any further | Closing: as it says; what the peer is to be told waits in the wire |
 //! | | the peer's end was read | Closing: peer closed |
 //! | Connecting, Handshaking | its listener is gone | Over: listener closed |
@@ -27,13 +28,18 @@
 //!
 //! The socket is a type parameter, so that all of this is tested without one.
 
+mod keep_alive;
+mod limits;
 mod reason;
 
+pub(crate) use limits::StreamLimits;
 pub(crate) use reason::{Reason, ReasonCounts};
 
 use super::wire::{Came, Wire, WireFault};
 use crate::datagram::{Interest, Ready};
 use engine::{Flow, Packet};
+use keep_alive::{KeepAlive, Step};
+use rustls::pki_types::CertificateDer;
 use sip::Instant;
 use socket2::SockRef;
 use std::collections::VecDeque;
@@ -58,6 +64,7 @@ pub(crate) struct Connection<S> {
     blocked: bool,
     /// Since when what waits has not moved.
     stuck_since: Option<Instant>,
+    keep_alive: KeepAlive,
     /// The wire has given back what it does not need.
     rested: bool,
     /// Its listener is gone.
@@ -66,22 +73,6 @@ pub(crate) struct Connection<S> {
     watched: Interest,
     /// How it ended, until that is taken.
     end: Option<End>,
-}
-
-/// Bounds of every connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StreamLimits {
-    /// Accepted and opened ones together. Those we open are bounded by the same number on their own, so that a flood of clients leaves
-    /// the way to the backends open.
-    pub(crate) connections: usize,
-    /// Accepted ones of one source address; of IPv6 of one /64, which is what one customer has.
-    pub(crate) per_source: usize,
-    pub(crate) idle: Duration,
-    pub(crate) partial: Duration,
-    pub(crate) handshake: Duration,
-    pub(crate) stuck: Duration,
-    pub(crate) queue_octets: usize,
-    pub(crate) message: sip::Limits,
 }
 
 /// Why a message cannot be sent.
@@ -95,9 +86,27 @@ pub(crate) enum NotSent {
     Refused,
 }
 
+/// A message that is to be sent. `flow`: as the shard knows it, which is told of its fate.
+#[derive(Clone, Copy)]
+pub(crate) struct Sending<'a> {
+    pub(crate) flow: &'a Flow,
+    pub(crate) packet: &'a Packet,
+    pub(crate) attempt: Attempt,
+}
+
+/// How often a message is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Attempt {
+    First,
+    /// The connection of the first one broke with the message in it.
+    Second,
+}
+
 /// How a connection ended.
 pub(crate) struct End {
     pub(crate) reason: Reason,
+    /// It was up before.
+    pub(crate) was_open: bool,
     /// What was wrong with what the peer sent, for the operator.
     pub(crate) fault: Option<String>,
     /// Messages that were not delivered.
@@ -109,6 +118,7 @@ pub(crate) struct End {
 pub(crate) struct Held {
     pub(crate) flow: Flow,
     pub(crate) packet: Packet,
+    pub(crate) attempt: Attempt,
     /// Delivered when this many octets were written; `None` before the wire has got it.
     ends_at: Option<u64>,
 }
@@ -159,15 +169,16 @@ impl<S: Socket> Connection<S> {
         } else {
             State::Handshaking { since: now }
         };
-        Self::new(socket, wire, state)
+        let keep_alive = KeepAlive::accepted(wire.is_web_socket());
+        Self::new(socket, wire, state, keep_alive)
     }
 
     /// On a socket that is being connected.
     pub(crate) fn opened(socket: S, wire: Wire, now: Instant) -> Self {
-        Self::new(socket, wire, State::Connecting { since: now })
+        Self::new(socket, wire, State::Connecting { since: now }, KeepAlive::opened())
     }
 
-    fn new(socket: S, wire: Wire, state: State) -> Self {
+    fn new(socket: S, wire: Wire, state: State, keep_alive: KeepAlive) -> Self {
         let mut connection = Self {
             socket: Some(socket),
             wire,
@@ -177,6 +188,7 @@ impl<S: Socket> Connection<S> {
             written: 0,
             blocked: false,
             stuck_since: None,
+            keep_alive,
             rested: false,
             doomed: false,
             watched: Interest { readable: false, writable: false },
@@ -206,41 +218,46 @@ impl<S: Socket> Connection<S> {
         matches!(self.state, State::Over)
     }
 
+    /// Whether the settings name the server that we opened it to: then it is asked for signs of life.
+    pub(crate) fn keep(&mut self, kept: bool) {
+        self.keep_alive.keep(kept);
+    }
+
+    /// The certificate that a client showed and that was verified.
+    pub(crate) fn verified_client(&self) -> Option<&CertificateDer<'static>> {
+        self.wire.verified_client()
+    }
+
     /// How it ended: told once, as soon as Closing or Over begins.
     pub(crate) fn take_end(&mut self) -> Option<End> {
         self.end.take()
     }
 
     /// Sends a message, at once where the socket takes it. After an error it is not held here.
-    pub(crate) fn send(
-        &mut self,
-        flow: &Flow,
-        packet: &Packet,
-        now: Instant,
-        queue_octets: usize,
-    ) -> Result<(), NotSent> {
+    pub(crate) fn send(&mut self, sending: Sending<'_>, now: Instant, queue_octets: usize) -> Result<(), NotSent> {
         let is_open = match self.state {
             State::Connecting { .. } | State::Handshaking { .. } => false,
             State::Open { .. } => true,
             State::Closing { .. } | State::Over => return Err(NotSent::Gone),
         };
-        if self.wire.queued() + self.held_octets + packet.len() > queue_octets {
+        let length = sending.packet.len();
+        if self.wire.queued() + self.held_octets + length > queue_octets {
             return Err(NotSent::QueueFull);
         }
         if !is_open {
-            self.held_octets += packet.len();
-            self.held.push_back(Held { flow: *flow, packet: packet.clone(), ends_at: None });
+            self.held_octets += length;
+            self.held.push_back(Held::new(sending, None));
             return Ok(());
         }
         self.rested = false;
-        self.wire.send(packet);
+        self.wire.send(sending.packet);
         let ends_at = self.written + self.wire.outgoing().len() as u64;
         self.write(now);
         if self.is_over() {
             return Err(NotSent::Gone);
         }
         if self.written < ends_at {
-            self.held.push_back(Held { flow: *flow, packet: packet.clone(), ends_at: Some(ends_at) });
+            self.held.push_back(Held::new(sending, Some(ends_at)));
         }
         Ok(())
     }
@@ -276,12 +293,13 @@ impl<S: Socket> Connection<S> {
                 let rest = (!self.rested).then(|| heard + REST_AFTER);
                 let partial = partial_since.map(|since| since + limits.partial);
                 let stuck = self.stuck_since.map(|since| since + limits.stuck);
-                [rest, partial, stuck].into_iter().flatten().fold(idle, Instant::min)
+                let keep_alive = self.keep_alive.due(heard, limits.idle, self.blocked);
+                [rest, partial, stuck, keep_alive].into_iter().flatten().fold(idle, Instant::min)
             }
         }
     }
 
-    /// Ends what has taken too long.
+    /// Ends what has taken too long, and asks the peer for a sign of life where none came for long.
     pub(crate) fn expire(&mut self, now: Instant, limits: &StreamLimits) {
         let is_over = |since: Instant, limit: Duration| since + limit <= now;
         match self.state {
@@ -299,6 +317,11 @@ impl<S: Socket> Connection<S> {
                 self.leave(Reason::MessageTimedOut, now);
             }
             State::Open { heard, .. } if is_over(heard, limits.idle) => self.leave(Reason::Idle, now),
+            State::Open { heard, .. }
+                if self.keep_alive.due(heard, limits.idle, self.blocked).is_some_and(|due| due <= now) =>
+            {
+                self.ask(now);
+            }
             State::Open { heard, .. } if is_over(heard, REST_AFTER) => self.rest(),
             State::Closing { since, .. } if is_over(since, CLOSING) => self.drop_socket(),
             _ => {}
@@ -343,10 +366,12 @@ impl<S: Socket> Connection<S> {
         let octets = reader.buffer.get(..count).unwrap_or_default();
         let mut fault = self.wire.receive(octets, now).err();
         let before = reader.came.len();
+        let mut pong = false;
         loop {
             match self.wire.next() {
                 Some(Ok(Came::Message(message))) => reader.came.push(message),
-                Some(Ok(Came::Ping | Came::Pong)) => {}
+                Some(Ok(Came::Ping)) => {}
+                Some(Ok(Came::Pong)) => pong = true,
                 Some(Err(next)) => {
                     fault.get_or_insert(next);
                     break;
@@ -356,14 +381,18 @@ impl<S: Socket> Connection<S> {
         }
         match fault {
             Some(fault) => self.close(Reason::of(&fault), Some(&fault), now, false),
-            None => self.heard(now, reader.came.len() > before),
+            None => {
+                self.keep_alive.heard(pong);
+                self.heard(now, reader.came.len() > before);
+            }
         }
     }
 
     /// Octets came. `whole`: they ended a message, so that what is unfinished now began with them.
     fn heard(&mut self, now: Instant, whole: bool) {
-        self.rested = false;
         let is_idle = self.wire.is_idle();
+        // Keep-alives alone do not wake it: ten thousand idle peers would all be put to rest again.
+        self.rested &= is_idle && !whole;
         if let State::Open { heard, partial_since } = &mut self.state {
             *heard = now;
             *partial_since = match *partial_since {
@@ -387,6 +416,20 @@ impl<S: Socket> Connection<S> {
         }
         self.write(now);
         self.wind_up();
+        self.rest_on();
+    }
+
+    /// Has a ping leave, or judges that the last one stayed unanswered.
+    fn ask(&mut self, now: Instant) {
+        match self.keep_alive.step(now) {
+            Step::Ping => {
+                self.wire.ping();
+                self.write(now);
+                self.rest_on();
+            }
+            Step::Forget => self.wire.forget_pings(),
+            Step::End => self.leave(Reason::PongTimedOut, now),
+        }
     }
 
     /// Writes what waits, as far as the socket takes it.
@@ -462,7 +505,8 @@ impl<S: Socket> Connection<S> {
     fn note_end(&mut self, reason: Reason, fault: Option<String>) {
         // Closing has been told with its own reason.
         if !matches!(self.state, State::Closing { .. } | State::Over) {
-            self.end = Some(End { reason, fault, lost: mem::take(&mut self.held) });
+            let was_open = matches!(self.state, State::Open { .. });
+            self.end = Some(End { reason, was_open, fault, lost: mem::take(&mut self.held) });
             self.held_octets = 0;
         }
     }
@@ -480,21 +524,18 @@ impl<S: Socket> Connection<S> {
             self.held.shrink_to_fit();
         }
     }
+
+    /// Gives back what a keep-alive took while it rests.
+    fn rest_on(&mut self) {
+        if self.rested && self.wire.outgoing().is_empty() {
+            self.wire.rest();
+        }
+    }
 }
 
-impl StreamLimits {
-    pub(crate) fn of(limits: &engine::Limits) -> Self {
-        Self {
-            connections: limits.connections,
-            per_source: limits.connections_per_source,
-            idle: limits.connection_idle,
-            partial: limits.partial_message,
-            handshake: limits.handshake,
-            // A peer that wants to read needs far less than one that is still writing its message.
-            stuck: limits.partial_message * STUCK_PARTS,
-            queue_octets: limits.connection_queue,
-            message: sip::Limits { message_bytes: limits.message_bytes, headers: limits.headers },
-        }
+impl Held {
+    fn new(sending: Sending<'_>, ends_at: Option<u64>) -> Self {
+        Self { flow: *sending.flow, packet: sending.packet.clone(), attempt: sending.attempt, ends_at }
     }
 }
 
@@ -525,8 +566,6 @@ const READ_OCTETS: usize = 64 * 1024;
 const CLOSING: Duration = Duration::from_secs(3);
 /// Between the messages of a call there are less.
 const REST_AFTER: Duration = Duration::from_secs(10);
-/// 30 s where a message may take 10 s to arrive.
-const STUCK_PARTS: u32 = 3;
 
 #[cfg(test)]
 mod tests;

@@ -3,24 +3,30 @@
 //! A connection's number names its owner too, the worker that accepted or opened it (the remainder by the number of workers): its poll
 //! watches the socket, and it alone reads and looks after deadlines. Everybody may send.
 //!
-//! Three tables lead to connections, each with short locks of its own: by number, by listener and remote address ([`Lead`]), and how
-//! many a source address has. While a lead's lock is held the table of numbers may be locked (opening does), never the other way round,
+//! Three tables lead to connections, each with short locks of its own: by number, by listener and remote address ([`entry::Lead`]), and
+//! how many a source address has. While a lead's lock is held the table of numbers may be locked (opening does), never the other way round,
 //! and nothing is locked while a connection is, so that no two can wait for each other. What a lock is needed for is done when the
 //! connection's own is released: messages are handed to the shards after that too, so that a sender never waits for a shard.
 //!
 //! A connection that begins to end leaves the leads at once and the table of numbers when it is over. Whoever found it before that is
-//! told that it is gone, and opens another where that is allowed.
+//! told that it is gone, and opens another where that is allowed. What a connection of ours still held when its peer ended it is sent
+//! once more, over another one.
 
+mod alias;
+mod counts;
+mod entry;
+mod opening;
 mod terms;
 
-use super::connection::{Connection, End, NotSent, Reader, Reason, ReasonCounts};
+use super::connection::{Attempt, Connection, End, NotSent, Reader, Reason, Sending};
 use super::tls::TlsStore;
 use super::wire::Wire;
-use crate::counters::{StreamCounters, StreamFault};
+use crate::counters::StreamFault;
 use crate::datagram::{Poll, Ready};
-use crate::socket;
 use arc_swap::ArcSwap;
+use counts::Counts;
 use engine::{ConnectionId, Flow, Input, ListenerId, Packet, Settings, Transport};
+use entry::{Entry, Lead, Origin};
 use sip::Instant;
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry as Place, RandomState};
@@ -28,7 +34,7 @@ use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use terms::Terms;
 
 /// Shared by all workers.
@@ -58,9 +64,6 @@ pub(crate) struct StreamListener {
     pub(crate) bind: SocketAddr,
 }
 
-/// Whoever wants to reach this remote address from this listener shares one connection.
-type Lead = (ListenerId, SocketAddr);
-
 /// What belongs to one worker. Alone in its cache lines.
 #[repr(align(128))]
 struct Share {
@@ -70,26 +73,6 @@ struct Share {
     owned: AtomicUsize,
     /// Counts the sweeps.
     sweeps: AtomicUsize,
-}
-
-struct Entry {
-    number: u32,
-    /// As its messages are told.
-    flow: Flow,
-    /// Whose share of the connections it takes; `None` for those we open.
-    source: Option<IpAddr>,
-    /// When it is to be swept, in microseconds. Written under the lock.
-    due: AtomicU64,
-    connection: Mutex<Connection<TcpStream>>,
-}
-
-struct Counts {
-    accepted: AtomicU64,
-    opened: AtomicU64,
-    queue_full: AtomicU64,
-    accept_failures: AtomicU64,
-    reasons: ReasonCounts,
-    last_fault: Mutex<Option<StreamFault>>,
 }
 
 impl Connections {
@@ -112,12 +95,13 @@ impl Connections {
     }
 
     /// Follows new settings. Connections go on with the certificates and the limit of one message that they have.
-    pub(crate) fn follow(&self, settings: &Settings, tls: Arc<TlsStore>) {
-        self.tls.store(tls);
-        let terms = Arc::new(Terms::of(settings));
+    pub(crate) fn follow(&self, settings: &Settings, tls: TlsStore) {
+        let terms = Arc::new(Terms::of(settings).after(&self.terms.load()));
+        self.tls.store(Arc::new(tls.with_former(&self.tls.load(), terms.former_peers())));
         self.terms.store(Arc::clone(&terms));
         self.each(|entry| {
-            let connection = entry.lock();
+            let mut connection = entry.lock();
+            connection.keep(entry.is_kept(&terms));
             entry.due.store(connection.due(&terms.limits).as_micros(), Ordering::Relaxed);
         });
     }
@@ -126,8 +110,9 @@ impl Connections {
         self.tls.load_full()
     }
 
-    pub(crate) fn set_tls(&self, tls: Arc<TlsStore>) {
-        self.tls.store(tls);
+    /// The files of the settings in use were read again.
+    pub(crate) fn set_tls(&self, tls: TlsStore) {
+        self.tls.store(Arc::new(tls.with_former(&self.tls.load(), self.terms.load().former_peers())));
     }
 
     /// Whether `worker` owns any: only then has [`Connections::sweep`] something to do.
@@ -148,7 +133,7 @@ impl Connections {
         let remote = without_label(remote);
         let source = source_of(remote.ip());
         let outcome = self.reserve(source, &terms).and_then(|()| {
-            self.admit(worker, at, socket, remote, now, &terms).inspect_err(|_| self.release(Some(source)))
+            self.admit(worker, at, socket, remote, now, &terms).inspect_err(|_| self.release(&Origin::Accepted(source)))
         });
         match outcome {
             Ok(entry) => {
@@ -158,11 +143,6 @@ impl Connections {
             }
             Err(reason) => self.counts.reasons.add(reason),
         }
-    }
-
-    /// The kernel has no more descriptors or memory for connections.
-    pub(crate) fn count_accept_failure(&self) {
-        self.counts.accept_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sends on `flow.connection`; without one, on a connection from this listener to `flow.remote`, which `worker` opens if there is
@@ -175,19 +155,12 @@ impl Connections {
         packet: &Packet,
         now: Instant,
     ) -> Result<(), NotSent> {
+        let sending = Sending { flow, packet, attempt: Attempt::First };
         if flow.connection.is_some() {
             let entry = self.entry(flow.connection.0).filter(|entry| entry.is_of(flow));
-            return self.send_on(&entry.ok_or(NotSent::Gone)?, flow, packet, now);
+            return self.send_on(&entry.ok_or(NotSent::Gone)?, sending, now);
         }
-        // The one that is found may have ended just now, or turn out so: then another one is opened, once.
-        for _ in 0..2 {
-            let entry = self.leading(worker, at, flow, now)?;
-            match self.send_on(&entry, flow, packet, now) {
-                Err(NotSent::Gone) => self.unlead(&entry),
-                outcome => return outcome,
-            }
-        }
-        Err(NotSent::Gone)
+        self.send_towards(worker, at, flow, sending, now)
     }
 
     /// Serves the connection with this token, whose owner calls: reads what `reader` has room for, writes what waits. Tells `each`
@@ -198,11 +171,16 @@ impl Connections {
         let mut connection = entry.lock();
         connection.ready(ready, now, reader);
         let (end, is_over) = self.settle(&entry, &mut connection);
+        let has_first = !reader.came.is_empty() && entry.awaits_alias();
+        let certificate = if has_first { connection.verified_client().cloned() } else { None };
         drop(connection);
+        if has_first {
+            self.judge_alias(&entry, certificate.as_ref(), &reader.came);
+        }
         for message in reader.came.drain(..) {
             each(Input::Datagram { flow: entry.flow, bytes: &message });
         }
-        self.conclude(&entry, end, is_over, each);
+        self.conclude(&entry, end, is_over, now, each);
     }
 
     /// Ends those of `worker` that wait too long, a part of them at a time: [`SWEEP_PARTS`] calls meet all of them. Tells `each` which
@@ -221,7 +199,7 @@ impl Connections {
             connection.expire(now, &terms.limits);
             let (end, is_over) = self.settle(&entry, &mut connection);
             drop(connection);
-            self.conclude(&entry, end, is_over, each);
+            self.conclude(&entry, end, is_over, now, each);
         }
     }
 
@@ -236,21 +214,6 @@ impl Connections {
                 }
             }
         });
-    }
-
-    /// What was counted up to now, but for the messages, which the workers count.
-    pub(crate) fn counters(&self) -> StreamCounters {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        StreamCounters {
-            connections: self.shares.iter().map(|share| share.owned.load(Ordering::Relaxed) as u64).sum(),
-            accepted: read(&self.counts.accepted),
-            opened: read(&self.counts.opened),
-            queue_full: read(&self.counts.queue_full),
-            accept_failures: read(&self.counts.accept_failures),
-            ended: self.counts.reasons.read(),
-            last_fault: lock(&self.counts.last_fault).clone(),
-            ..StreamCounters::default()
-        }
     }
 
     /// A place for one more accepted connection.
@@ -273,14 +236,14 @@ impl Connections {
         Ok(())
     }
 
-    /// Gives the place back. `source`: of an accepted connection.
-    fn release(&self, source: Option<IpAddr>) {
-        let Some(source) = source else {
+    /// Gives the place of a connection back.
+    fn release(&self, origin: &Origin) {
+        let Origin::Accepted(source) = origin else {
             self.opened.fetch_sub(1, Ordering::Relaxed);
             return;
         };
         self.accepted.fetch_sub(1, Ordering::Relaxed);
-        if let Place::Occupied(mut count) = lock(&self.sources).entry(source) {
+        if let Place::Occupied(mut count) = lock(&self.sources).entry(*source) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -302,57 +265,7 @@ impl Connections {
         let local = socket.local_addr().map_err(|_| Reason::Reset)?.ip();
         let flow = Flow { listener: at.id, local, remote, connection: ConnectionId::NONE };
         let connection = Connection::accepted(socket, wire, now);
-        self.enter(worker, flow, Some(source_of(remote.ip())), connection, terms)
-    }
-
-    /// The connection from the listener to the flow's remote address; opened if there is none.
-    fn leading(&self, worker: usize, at: &StreamListener, flow: &Flow, now: Instant) -> Result<Arc<Entry>, NotSent> {
-        let lead = (at.id, flow.remote);
-        let mut leads = lock(self.lead_stripe(&lead));
-        if let Some(entry) = leads.get(&lead) {
-            return Ok(Arc::clone(entry));
-        }
-        // Opened under the lock, so that nobody opens another one meanwhile. It does not wait for the peer.
-        let held = self.opened.fetch_add(1, Ordering::Relaxed);
-        match self.open(worker, at, flow, now, held) {
-            Ok(entry) => {
-                self.counts.opened.fetch_add(1, Ordering::Relaxed);
-                leads.insert(lead, Arc::clone(&entry));
-                Ok(entry)
-            }
-            Err(reason) => {
-                self.release(None);
-                self.counts.reasons.add(reason);
-                Err(NotSent::Refused)
-            }
-        }
-    }
-
-    fn open(
-        &self,
-        worker: usize,
-        at: &StreamListener,
-        flow: &Flow,
-        now: Instant,
-        held: usize,
-    ) -> Result<Arc<Entry>, Reason> {
-        let terms = self.terms.load_full();
-        if held >= terms.limits.connections {
-            return Err(Reason::TooMany);
-        }
-        let wire = match at.transport {
-            Transport::Tcp => Wire::plain(terms.limits.message),
-            Transport::Tls => self.client_wire(&(at.id, flow.remote), &terms).ok_or(Reason::Tls)?,
-            // Browsers connect to us; where one came from nobody listens.
-            Transport::Ws | Transport::Wss | Transport::Udp => return Err(Reason::ConnectRefused),
-        };
-        let from = if flow.local.is_unspecified() { at.bind.ip() } else { flow.local };
-        // Some servers take a connection's source for our Contact: so it is what we listen at, if the kernel lets us.
-        let socket =
-            socket::connect(SocketAddr::new(from, at.bind.port()), flow.remote).map_err(|_| Reason::ConnectRefused)?;
-        let local = socket.local_addr().map_or(from, |address| address.ip());
-        let flow = Flow { listener: at.id, local, remote: flow.remote, connection: ConnectionId::NONE };
-        self.enter(worker, flow, None, Connection::opened(socket, wire, now), &terms)
+        self.enter(worker, at, flow, Origin::Accepted(source_of(remote.ip())), connection, terms)
     }
 
     fn server_wire(&self, at: &StreamListener, terms: &Terms) -> Option<Wire> {
@@ -366,17 +279,13 @@ impl Connections {
         Some(if at.transport.is_web_socket() { wire.with_web_socket(terms.origins(at.id)) } else { wire })
     }
 
-    fn client_wire(&self, lead: &Lead, terms: &Terms) -> Option<Wire> {
-        let (config, name) = self.tls.load().client(terms.backend(lead)?)?;
-        Wire::tls_client(config, name, terms.limits.message).ok()
-    }
-
     /// Gives the connection a number and has the worker's poll watch it.
     fn enter(
         &self,
         worker: usize,
+        at: &StreamListener,
         flow: Flow,
-        source: Option<IpAddr>,
+        origin: Origin,
         connection: Connection<TcpStream>,
         terms: &Terms,
     ) -> Result<Arc<Entry>, Reason> {
@@ -387,7 +296,8 @@ impl Connections {
         // Before anybody knows of it. Its owner, who is at work here, looks at its poll afterwards.
         self.polls[worker].watch(socket.as_fd(), token_of(number), watched).map_err(|_| Reason::Reset)?;
         let flow = Flow { connection: ConnectionId(number), ..flow };
-        let entry = Arc::new(Entry { number, flow, source, due, connection: Mutex::new(connection) });
+        let (alias, connection) = (OnceLock::new(), Mutex::new(connection));
+        let entry = Arc::new(Entry { number, at: *at, flow, origin, alias, due, connection });
         lock(self.stripe(number)).insert(number, Arc::clone(&entry));
         self.shares[worker].owned.fetch_add(1, Ordering::Relaxed);
         Ok(entry)
@@ -404,17 +314,17 @@ impl Connections {
         lock(self.stripe(number)).get(&number).cloned()
     }
 
-    fn send_on(&self, entry: &Arc<Entry>, flow: &Flow, packet: &Packet, now: Instant) -> Result<(), NotSent> {
+    fn send_on(&self, entry: &Arc<Entry>, sending: Sending<'_>, now: Instant) -> Result<(), NotSent> {
         let queue_octets = self.terms.load().limits.queue_octets;
         let mut connection = entry.lock();
-        let outcome = connection.send(flow, packet, now, queue_octets);
+        let outcome = connection.send(sending, now, queue_octets);
         let (end, is_over) = self.settle(entry, &mut connection);
         drop(connection);
         if outcome == Err(NotSent::QueueFull) {
             self.counts.queue_full.fetch_add(1, Ordering::Relaxed);
         }
         // Where sending finds out that the socket failed nothing else was held: it would not have been tried.
-        self.conclude(entry, end, is_over, &mut |_| ());
+        self.conclude(entry, end, is_over, now, &mut |_| ());
         outcome
     }
 
@@ -433,28 +343,29 @@ impl Connections {
     }
 
     /// The same, after it was unlocked.
-    fn conclude(&self, entry: &Arc<Entry>, end: Option<End>, is_over: bool, each: &mut dyn FnMut(Input<'_>)) {
+    fn conclude(
+        &self,
+        entry: &Arc<Entry>,
+        end: Option<End>,
+        is_over: bool,
+        now: Instant,
+        each: &mut dyn FnMut(Input<'_>),
+    ) {
         if is_over && lock(self.stripe(entry.number)).remove(&entry.number).is_some() {
             self.shares[self.owner(entry.number)].owned.fetch_sub(1, Ordering::Relaxed);
-            self.release(entry.source);
+            self.release(&entry.origin);
         }
-        let Some(End { reason, fault, lost }) = end else { return };
+        let Some(End { reason, was_open, fault, lost }) = end else { return };
         self.unlead(entry);
         self.counts.reasons.add(reason);
         if let Some(text) = fault {
             *lock(&self.counts.last_fault) = Some(StreamFault { remote: entry.flow.remote, text });
         }
+        let may_follow = was_open && !entry.is_accepted() && matches!(reason, Reason::PeerClosed | Reason::Reset);
         for held in lost {
-            each(Input::Undelivered { flow: held.flow, returned: &held.packet });
-        }
-    }
-
-    /// Nobody is led to this connection any more.
-    fn unlead(&self, entry: &Arc<Entry>) {
-        let lead = entry.lead();
-        let mut leads = lock(self.lead_stripe(&lead));
-        if leads.get(&lead).is_some_and(|known| Arc::ptr_eq(known, entry)) {
-            leads.remove(&lead);
+            if !(may_follow && self.send_again(entry, &held, now)) {
+                each(Input::Undelivered { flow: held.flow, returned: &held.packet });
+            }
         }
     }
 
@@ -496,41 +407,6 @@ impl Share {
         let numbers = ConnectionId::GONE.0 / workers as u32;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) % numbers;
         sequence * workers as u32 + worker as u32
-    }
-}
-
-impl Entry {
-    fn lock(&self) -> MutexGuard<'_, Connection<TcpStream>> {
-        lock(&self.connection)
-    }
-
-    fn lead(&self) -> Lead {
-        (self.flow.listener, self.flow.remote)
-    }
-
-    /// A number may come again after sixteen million others: the peer must be the same one. A token that names a connection tells its
-    /// host only; port 0 stands for any.
-    fn is_of(&self, flow: &Flow) -> bool {
-        let (known, wanted) = (self.flow.remote, flow.remote);
-        let is_same = wanted == known || (wanted.port() == 0 && wanted.ip() == known.ip());
-        flow.listener == self.flow.listener && is_same
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.due.load(Ordering::Relaxed) <= now.as_micros()
-    }
-}
-
-impl Counts {
-    fn new() -> Self {
-        Self {
-            accepted: AtomicU64::new(0),
-            opened: AtomicU64::new(0),
-            queue_full: AtomicU64::new(0),
-            accept_failures: AtomicU64::new(0),
-            reasons: ReasonCounts::new(),
-            last_fault: Mutex::new(None),
-        }
     }
 }
 

@@ -6,12 +6,17 @@
 //! Everywhere: TLS 1.2 and 1.3, and the provider of cryptography given explicitly, so that no other part of the process can change it.
 
 mod certificates;
+mod clients;
+mod peer;
 #[cfg(test)]
 mod tests;
 mod verify;
 
+pub(crate) use peer::{Proof, Shown, TlsPeer};
+
 use certificates::{BySni, Files, Identity, TlsError, Watched};
-use engine::{Backend, Farm, ListenerId, Settings, Verify};
+use clients::Clients;
+use engine::{ClientCertificates, Farm, ListenerId, Settings, Verify};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -22,13 +27,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use verify::Trust;
 
-/// The configurations of all listeners and backends that speak TLS.
+/// The configurations of all listeners that speak TLS, and of all peers that are reached over it.
 pub(crate) struct TlsStore {
     servers: BTreeMap<ListenerId, Arc<ServerConfig>>,
-    /// One for each way of verifying: backends that are verified alike share it.
-    clients: Vec<(Verify, Arc<ClientConfig>)>,
+    clients: Clients,
     certificates: Vec<CertificateStatus>,
     watched: Vec<Watched>,
 }
@@ -52,9 +55,9 @@ pub(crate) enum TlsWarning {
     Ended { file: String, seconds: i64 },
     /// The certificate is for none of the names that the farm is reached by.
     Foreign { file: String, farm: String, names: Vec<String> },
-    /// Backends of the farm that may show any certificate.
-    Unverified { farm: String, backends: Vec<String> },
-    /// The system has no certificate authorities, and backends are to be verified by them.
+    /// Backends and trunks of the farm that may show any certificate.
+    Unverified { farm: String, peers: Vec<String> },
+    /// The system has no certificate authorities, and backends or trunks are to be verified by them.
     NoSystemAuthorities,
 }
 
@@ -77,17 +80,23 @@ impl TlsStore {
     /// What a listener shows to those who connect: of the first of its farms that has certificates. `None`: none has, or the listener
     /// does not speak TLS.
     ///
-    /// A farm with `client_ca` asks for a client's certificate, and ends the connection if one is shown that does not verify; a
-    /// client that shows none is let in (a way to require one may follow).
+    /// A farm with `client_ca` asks for a client's certificate, and ends the connection if one is shown that does not verify. A client
+    /// that shows none is let in where `client_certificates` says `verify`; where it says `require`, its connection ends too.
     pub(crate) fn server(&self, listener: ListenerId) -> Option<Arc<ServerConfig>> {
         self.servers.get(&listener).cloned()
     }
 
-    /// How a connection to `backend` is secured, and whom its certificate must name: the backend's address, since backends are not
-    /// known by host name yet. `None`: no backend that is verified like this one was to be reached over TLS when the store was loaded.
-    pub(crate) fn client(&self, backend: &Backend) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
-        let (_, config) = self.clients.iter().find(|(verify, _)| *verify == backend.verify)?;
-        Some((Arc::clone(config), ServerName::from(backend.address.ip())))
+    /// How a connection to `peer` is secured, and which name its server is asked for. `None`: nobody who is verified like this peer
+    /// was to be reached over TLS when the store was loaded.
+    pub(crate) fn client(&self, peer: &TlsPeer) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        self.clients.meet(peer)
+    }
+
+    /// Also knows `peers`, whom the settings do not name any more, as the store before did. What their files held when they were read
+    /// last counts: nobody looks after them.
+    pub(crate) fn with_former<'a>(mut self, before: &Self, peers: impl Iterator<Item = &'a TlsPeer>) -> Self {
+        self.clients.take_over(&before.clients, peers);
+        self
     }
 
     /// The certificates that the farms show, ordered by file.
@@ -115,8 +124,8 @@ impl TlsStore {
             .collect()
     }
 
-    /// As [`TlsStore::load`] at a given time, and with `system` for the system's certificate authorities, asked only if a backend
-    /// needs them.
+    /// As [`TlsStore::load`] at a given time, and with `system` for the system's certificate authorities, asked only if
+    /// somebody is verified by them.
     fn load_at(
         settings: &Settings,
         now_unix: i64,
@@ -125,7 +134,8 @@ impl TlsStore {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut files = Files::new(Arc::clone(&provider));
         let mut servers = BTreeMap::new();
-        let mut clients: Vec<(Verify, Arc<ClientConfig>)> = Vec::new();
+        let mut clients = Clients::new(Arc::clone(&provider));
+        let mut needs_system = false;
         let mut warnings = Vec::new();
         for farm in &settings.farms {
             let mut identities = Vec::new();
@@ -139,19 +149,26 @@ impl TlsStore {
                 None => None,
             };
             if let Some(by_sni) = BySni::new(&identities) {
-                let config = Arc::new(server_config(&provider, by_sni, client_ca)?);
+                let config = Arc::new(server_config(&provider, by_sni, client_ca, farm.client_certificates)?);
                 for listener in farm.listeners.iter().filter(|listener| listener.transport.is_secure()) {
                     servers.entry(listener.id).or_insert_with(|| Arc::clone(&config));
                 }
             }
             warnings.extend(unverified(farm));
-            for backend in farm.backends.iter().filter(|backend| is_over_tls(farm, backend)) {
-                if clients.iter().all(|(verify, _)| *verify != backend.verify) {
-                    let trust = trust(&backend.verify, &mut files, system, &mut warnings)?;
-                    let config = verify::client_config(&provider, trust)?;
-                    clients.push((backend.verify.clone(), Arc::new(config)));
-                }
+            if let Some(first) = identities.first() {
+                clients.show(farm.id, first.for_servers());
             }
+            for (_, verify) in clients::named(farm) {
+                needs_system |= *verify == Verify::System;
+                clients.add(farm.id, verify, &mut files, system)?;
+            }
+            needs_system |= clients::has_secure_domain(farm);
+            if clients::has_secure_domain(farm) || clients::may_meet_anybody(farm) {
+                clients.add(farm.id, &Verify::System, &mut files, system)?;
+            }
+        }
+        if needs_system && clients.system_is_empty {
+            warnings.push(TlsWarning::NoSystemAuthorities);
         }
         let (certificates, watched) = files.into_parts();
         let store = Self { servers, clients, certificates, watched };
@@ -165,14 +182,17 @@ fn server_config(
     provider: &Arc<CryptoProvider>,
     by_sni: BySni,
     client_ca: Option<Arc<RootCertStore>>,
+    asked: ClientCertificates,
 ) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(&VERSIONS)?;
     let builder = match client_ca {
         Some(authorities) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(authorities, Arc::clone(provider))
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(authorities, Arc::clone(provider));
+            let verifier = match asked {
+                ClientCertificates::Verify => verifier.allow_unauthenticated(),
+                ClientCertificates::Require => verifier,
+            };
+            let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
         None => builder.with_no_client_auth(),
@@ -181,36 +201,6 @@ fn server_config(
     // Each configuration has keys of its own for its tickets: a session never passes from one `client_ca` to another.
     config.ticketer = Ticketer::new()?;
     Ok(config)
-}
-
-fn trust(
-    verify: &Verify,
-    files: &mut Files,
-    system: &dyn Fn() -> Vec<CertificateDer<'static>>,
-    warnings: &mut Vec<TlsWarning>,
-) -> Result<Trust, TlsError> {
-    Ok(match verify {
-        Verify::System => {
-            let mut authorities = RootCertStore::empty();
-            // The lists of old systems hold some that cannot be read; the others serve nevertheless.
-            let _counts = authorities.add_parsable_certificates(system());
-            if authorities.is_empty() {
-                warnings.push(TlsWarning::NoSystemAuthorities);
-            }
-            Trust::Authorities(Arc::new(authorities))
-        }
-        Verify::File(file) => Trust::Authorities(files.authorities(file, "verify")?),
-        Verify::Pinned(fingerprint) => Trust::Pinned(*fingerprint),
-        Verify::Off => Trust::Anybody,
-    })
-}
-
-/// Whether connections to the backend may be secured: a backend without a transport of its own is reached as the client came.
-fn is_over_tls(farm: &Farm, backend: &Backend) -> bool {
-    match backend.transport {
-        Some(transport) => transport.is_secure(),
-        None => farm.listeners.iter().any(|listener| listener.transport.is_secure()),
-    }
 }
 
 /// A farm without domains is reached by any name.
@@ -228,13 +218,9 @@ fn foreign(farm: &Farm, identity: &Identity) -> Option<TlsWarning> {
 }
 
 fn unverified(farm: &Farm) -> Option<TlsWarning> {
-    let backends: Vec<String> = farm
-        .backends
-        .iter()
-        .filter(|backend| backend.verify == Verify::Off && is_over_tls(farm, backend))
-        .map(|backend| backend.name.clone())
-        .collect();
-    (!backends.is_empty()).then(|| TlsWarning::Unverified { farm: farm.name.clone(), backends })
+    let peers: Vec<String> =
+        clients::named(farm).filter(|(_, verify)| **verify == Verify::Off).map(|(name, _)| name.to_owned()).collect();
+    (!peers.is_empty()).then(|| TlsWarning::Unverified { farm: farm.name.clone(), peers })
 }
 
 impl fmt::Display for TlsWarning {
@@ -252,11 +238,11 @@ impl fmt::Display for TlsWarning {
                 "the certificate in {file} is for none of the domains of farm {farm}, so that phones may refuse it: it is for {}",
                 if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
             ),
-            Self::Unverified { farm, backends } => write!(
+            Self::Unverified { farm, peers } => write!(
                 formatter,
                 "farm {farm}: with verify = \"off\" whoever gets in between can pose as {}: name the authority's file, or the \
                  certificate's fingerprint as \"sha256:…\"",
-                backends.join(", ")
+                peers.join(", ")
             ),
             Self::NoSystemAuthorities => formatter.write_str(
                 "this machine knows no certificate authorities, so that backends with verify = \"system\" are refused: install \

@@ -133,7 +133,7 @@ impl WebSocket {
         self.write(message, out);
     }
 
-    #[cfg(test)]
+    /// The peer must answer it (RFC 6455 §5.5.2).
     pub(crate) fn ping(&mut self, out: &mut Vec<u8>) {
         self.write(Message::Ping(tungstenite::Bytes::new()), out);
     }

@@ -8,7 +8,7 @@ mod secured;
 
 use super::websocket::{WebSocket, WebSocketFault};
 use framed::Framed;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use secured::Tls;
 use sip::frame::FrameFault;
@@ -184,8 +184,7 @@ impl Wire {
         }
     }
 
-    /// CRLFCRLF, or a WebSocket ping, as clients send them: the unit leaves keep-alives to TCP. Nothing before the handshake is over.
-    #[cfg(test)]
+    /// CRLFCRLF as clients send it (RFC 5626 §3.5.1), or a WebSocket ping. Nothing before the handshake is over.
     pub(crate) fn ping(&mut self) {
         if self.is_over() || !self.is_established() {
             return;
@@ -201,6 +200,17 @@ impl Wire {
                 self.put(&frame);
             }
         }
+    }
+
+    /// Awaits no answers to pings any more: a line end is half a ping of the peer's from now on.
+    pub(crate) fn forget_pings(&mut self) {
+        if let Above::Framed(framed) = &mut self.above {
+            framed.pongs_awaited = 0;
+        }
+    }
+
+    pub(crate) fn is_web_socket(&self) -> bool {
+        matches!(self.above, Above::WebSocket(_))
     }
 
     /// TLS close_notify, WebSocket close 1000. What comes afterwards is not looked at.
@@ -251,11 +261,10 @@ impl Wire {
         self.came.is_empty() && self.above.is_idle() && self.tls.as_ref().is_none_or(|tls| tls.records.is_between())
     }
 
-    /// The peer showed a certificate that was verified (mutual TLS). Only a client's counts: whether a server that we connected to was
-    /// verified is what the configuration says of it.
-    #[cfg(test)]
-    pub(crate) fn peer_is_verified(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.has_verified_client())
+    /// The certificate that the peer showed and that was verified (mutual TLS). Only a client's counts: whether a server that we
+    /// connected to was verified is what the configuration says of it.
+    pub(crate) fn verified_client(&self) -> Option<&CertificateDer<'static>> {
+        self.tls.as_ref().and_then(|tls| tls.verified_client())
     }
 
     /// Gives back memory that an idle connection does not need: buffers shrink to nothing. Between two messages nothing is lost by it.
@@ -467,6 +476,16 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_nobody_awaits_any_more_are_halves_of_pings() {
+        let mut wire = plain();
+        wire.ping();
+        write_all(&mut wire);
+        wire.forget_pings();
+        assert_eq!(fed(&mut wire, b"\r\n\r\n", 1), [Ok(Came::Ping)]);
+        assert_eq!(wire.outgoing(), b"\r\n");
+    }
+
+    #[test]
     fn a_ping_and_an_answer_may_cross() {
         for size in 1..=6 {
             let mut wire = plain();
@@ -664,7 +683,7 @@ mod tests {
                 assert_eq!(told(&mut server), [Ok(Came::Pong)]);
                 assert_eq!((client.queued(), server.queued()), (0, 0));
                 assert!(client.is_idle() && server.is_idle());
-                assert!(!server.peer_is_verified() && !client.peer_is_verified());
+                assert!(server.verified_client().is_none() && client.verified_client().is_none());
                 client.close();
                 settle(&mut client, &mut server, size);
                 assert_eq!(told(&mut server), [Err(WireFault::Closed)]);
@@ -680,8 +699,8 @@ mod tests {
             let own = authority.leaf("phone.example");
             let (mut client, mut server) = pair(&authority, version, Some(own));
             settle(&mut client, &mut server, 1000);
-            assert!(server.is_established() && server.peer_is_verified());
-            assert!(!client.peer_is_verified());
+            assert!(server.is_established() && server.verified_client().is_some());
+            assert!(client.verified_client().is_none());
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) enum Reason {
     WebSocket,
     /// The peer reads nothing although something waits for it.
     QueueStuck,
+    /// The peer answered no ping of ours, and had to.
+    PongTimedOut,
     /// The unit has as many connections as it may.
     TooMany,
     /// So has their source address.
@@ -41,7 +43,7 @@ pub(crate) enum Reason {
 pub(crate) struct ReasonCounts([AtomicU64; Reason::ALL.len()]);
 
 impl Reason {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::PeerClosed,
         Self::Reset,
         Self::Idle,
@@ -55,6 +57,7 @@ impl Reason {
         Self::Tls,
         Self::WebSocket,
         Self::QueueStuck,
+        Self::PongTimedOut,
         Self::TooMany,
         Self::TooManyOfSource,
         Self::ListenerClosed,
@@ -83,6 +86,7 @@ impl Reason {
             Self::Tls => "tls",
             Self::WebSocket => "web_socket",
             Self::QueueStuck => "queue_stuck",
+            Self::PongTimedOut => "pong_timed_out",
             Self::TooMany => "too_many",
             Self::TooManyOfSource => "too_many_of_source",
             Self::ListenerClosed => "listener_closed",

@@ -1,6 +1,7 @@
 //! Every state and its ends, on a socket made of memory.
 
 use super::*;
+use crate::stream::testing::{UPGRADE, UPGRADED, masked};
 use engine::{ConnectionId, ListenerId};
 use std::cell::{RefCell, RefMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -132,7 +133,9 @@ impl World {
     }
 
     fn send(&mut self, octets: &[u8]) -> Result<(), NotSent> {
-        self.connection.send(&flow(), &Packet::copy_from(octets), self.now, limits().queue_octets)
+        let (flow, packet) = (flow(), Packet::copy_from(octets));
+        let sending = Sending { flow: &flow, packet: &packet, attempt: Attempt::First };
+        self.connection.send(sending, self.now, limits().queue_octets)
     }
 
     fn ready(&mut self, readable: bool, writable: bool) {
@@ -400,6 +403,115 @@ fn an_idle_connection_rests_once() {
     world.arrive(&message(2));
     assert_eq!(world.came(), [message(1), message(2)]);
     assert!(!world.connection.rested);
+}
+
+/// One that the settings name, connected.
+fn server() -> World {
+    let mut world = World::opened();
+    world.connection.keep(true);
+    world.ready(false, true);
+    world
+}
+
+#[test]
+fn a_server_is_asked_for_signs_of_life_and_left_when_they_end() {
+    let mut world = server();
+    world.pass(Duration::from_millis(119_999));
+    assert!(world.taken().is_empty() && world.connection.rested);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.taken(), b"\r\n\r\n");
+    assert_eq!(world.connection.due(&limits()), world.now + Duration::from_secs(10));
+    world.pass(Duration::from_millis(9_999));
+    world.arrive(b"\r\n");
+    assert!(world.came().is_empty() && world.connection.rested, "a pong wakes nobody");
+    world.pass(Duration::from_secs(120));
+    assert_eq!(world.taken(), b"\r\n\r\n\r\n\r\n");
+    world.pass(Duration::from_millis(9_999));
+    assert_eq!(world.end(), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.end(), Some((Reason::PongTimedOut, 0)));
+    assert_eq!(world.send(&message(1)), Err(NotSent::Gone));
+}
+
+#[test]
+fn a_server_that_knows_no_pings_is_not_punished() {
+    let mut world = server();
+    world.pass(Duration::from_secs(120));
+    world.pass(Duration::from_secs(10));
+    assert_eq!((world.end(), world.taken()), (None, b"\r\n\r\n".to_vec()));
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(200));
+    }
+    assert_eq!(world.taken(), b"\r\n\r\n", "it is not asked again");
+    // Its own pings are no answers.
+    world.arrive(b"\r\n\r\n");
+    assert_eq!(world.taken(), b"\r\n\r\n\r\n");
+    world.pass(Duration::from_secs(900));
+    assert_eq!(world.end(), Some((Reason::Idle, 0)));
+}
+
+#[test]
+fn who_is_no_server_of_ours_is_asked_nothing() {
+    let mut others = World::opened();
+    others.ready(false, true);
+    let mut left = server();
+    left.connection.keep(false);
+    for mut world in [World::accepted(), others, left] {
+        for _ in 0..4 {
+            world.pass(Duration::from_secs(220));
+        }
+        assert_eq!((world.end(), world.taken().len()), (None, 0));
+        world.pass(Duration::from_secs(20));
+        assert_eq!(world.end(), Some((Reason::Idle, 0)));
+    }
+}
+
+#[test]
+fn nobody_is_asked_behind_what_waits_already() {
+    let mut world = server();
+    world.socket.lock().room = 10;
+    world.pass(Duration::from_secs(119));
+    assert_eq!(world.send(&message(1)), Ok(()));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.taken().len(), 10);
+    world.make_room(usize::MAX);
+    world.pass(Duration::ZERO);
+    assert_eq!(world.taken(), [message(1), b"\r\n\r\n".to_vec()].concat());
+}
+
+#[test]
+fn a_browser_must_answer() {
+    let mut world = World::handshaking();
+    world.arrive(UPGRADE.as_bytes());
+    world.pass(Duration::from_millis(24_999));
+    assert_eq!(world.taken(), UPGRADED.as_bytes());
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.taken(), [UPGRADED.as_bytes(), &[0x89, 0]].concat());
+    world.pass(Duration::from_millis(9_999));
+    world.arrive(&masked(0x8a, b""));
+    assert!(world.connection.rested && world.end().is_none());
+    world.pass(Duration::from_secs(25));
+    world.pass(Duration::from_millis(9_999));
+    assert_eq!(world.end(), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.end(), Some((Reason::PongTimedOut, 0)));
+    assert!(world.taken().ends_with(&[0x88, 2, 0x03, 0xe8]), "the WebSocket is closed in order");
+}
+
+#[test]
+fn an_end_tells_whether_it_was_up_before() {
+    let mut world = World::opened();
+    assert_eq!(world.send(&message(1)), Ok(()));
+    world.socket.lock().connect_error = Some(ErrorKind::ConnectionRefused);
+    world.ready(false, true);
+    assert!(!world.connection.take_end().expect("it was refused").was_open);
+    let mut world = server();
+    world.socket.lock().room = 10;
+    assert_eq!(world.send(&message(1)), Ok(()));
+    world.arrive_end();
+    let end = world.connection.take_end().expect("the peer ended it");
+    assert_eq!((end.was_open, end.reason, end.lost.len()), (true, Reason::PeerClosed, 1));
+    assert!(end.lost.iter().all(|held| held.attempt == Attempt::First));
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! Connections over the loopback interface of a private namespace. The test does the turns of the workers, and has the time as it likes.
 
-#[path = "../../../tests/namespace/mod.rs"]
-mod namespace;
-
 use super::*;
+use crate::namespace;
+use crate::socket;
 use crate::stream::testing;
-use engine::{Backend, Farm, Limits, Listener, Verify};
+use engine::{Backend, ClientCertificates, Farm, FarmId, Limits, Listener, Verify};
 use sim::settings::{backend, bare_farm, listener_over};
 use socket2::SockRef;
 use std::io::{ErrorKind, Read, Write};
@@ -34,10 +33,13 @@ impl World {
 
     fn with(settings: Settings) -> Self {
         let polls: Vec<Arc<Poll>> = (0..2).map(|_| Arc::new(Poll::new().expect("a descriptor is free"))).collect();
-        let (tls, _warnings) = TlsStore::load(&settings).expect("the files are right");
         let now = Instant::from_micros(1_000_000);
-        let connections = Connections::new(polls.clone(), &settings, Arc::new(tls), now);
+        let connections = Connections::new(polls.clone(), &settings, Arc::new(store(&settings)), now);
         Self { polls, connections, reader: Reader::new(), now }
+    }
+
+    fn follow(&self, settings: &Settings) {
+        self.connections.follow(settings, store(settings));
     }
 
     /// Does the turns of both workers until `done`, for some seconds at most.
@@ -110,6 +112,11 @@ impl Told {
             Input::Undelivered { flow, returned } => Self::Lost(flow, returned.to_vec()),
         }
     }
+}
+
+fn store(settings: &Settings) -> TlsStore {
+    let (tls, _warnings) = TlsStore::load(settings).expect("the files are right");
+    tls
 }
 
 fn turn(
@@ -469,9 +476,85 @@ fn new_limits_hold_for_old_connections() {
     world.pass(Duration::from_secs(60));
     assert_eq!(world.ended(Reason::Idle), 0);
     let limits = Limits { connection_idle: Duration::from_secs(30), ..Limits::default() };
-    world.connections.follow(&Settings { farms: Vec::new(), limits }, world.connections.tls());
+    world.follow(&Settings { farms: Vec::new(), limits });
     world.pass(Duration::ZERO);
     assert_eq!(world.ended(Reason::Idle), 1);
+}
+
+#[test]
+fn what_a_server_left_behind_is_sent_once_more() {
+    if !namespace::alone("stream::connections::tests::what_a_server_left_behind_is_sent_once_more") {
+        return;
+    }
+    let long = [message(1), vec![b'x'; 50_000]].concat();
+    // What one connection held fits into the next.
+    let limits = Limits { connection_queue: 2 * long.len(), ..Limits::default() };
+    let (mut world, backend) = (World::new(limits), open("127.0.0.1:5070"));
+    let flow = towards(&tcp(), "127.0.0.1:5070");
+    let fill = |world: &World| {
+        let sent = (0..10_000).take_while(|_| world.send(1, &tcp(), &flow, &long).is_ok()).count();
+        assert!(sent < 10_000, "the kernel holds it all");
+    };
+    assert_eq!(world.send(0, &tcp(), &flow, &message(0)), Ok(()));
+    let (mut first, _) = wait_for(|| backend.accept());
+    assert_eq!(world.received(&mut first, message(0).len()), message(0));
+    fill(&world);
+    // It ends with much unread: a reset.
+    drop(first);
+    let told = world.until(|connections, _| connections.counters().resent > 0);
+    let resent = world.connections.counters().resent;
+    assert!(told.is_empty() && (1..=2).contains(&resent), "{resent}: {told:?}");
+    assert_eq!((world.ended(Reason::Reset), world.connections.counters().opened), (1, 2));
+    let (mut second, _) = wait_for(|| backend.accept());
+    let wanted = long.repeat(resent as usize);
+    assert_eq!(world.received(&mut second, wanted.len()), wanted);
+    // Not even the second one delivers them: then the shard is told, and nobody tries again.
+    fill(&world);
+    drop(backend);
+    drop(second);
+    let told = world.until(|_, told| !told.is_empty());
+    assert_eq!(told.len() as u64, world.connections.counters().resent - resent);
+    assert!(told.iter().all(|told| *told == Told::Lost(flow, long.clone())));
+    assert_eq!((world.ended(Reason::Reset), world.ended(Reason::ConnectRefused)), (2, 1));
+    assert_eq!(world.connections.counters().opened, 3);
+}
+
+#[test]
+fn servers_of_the_settings_are_asked_for_signs_of_life() {
+    if !namespace::alone("stream::connections::tests::servers_of_the_settings_are_asked_for_signs_of_life") {
+        return;
+    }
+    let settings = |backends: Vec<Backend>| Settings {
+        farms: vec![Farm { backends, ..farm(&[tcp()], Vec::new(), Verify::Off) }],
+        limits: Limits::default(),
+    };
+    let named = Backend { transport: Some(Transport::Tcp), ..backend("box", address("127.0.0.1:5070")) };
+    let mut world = World::with(settings(vec![named]));
+    let reached = |world: &mut World, remote: &str| {
+        let sockets = open(remote);
+        assert_eq!(world.send(0, &tcp(), &towards(&tcp(), remote), &message(1)), Ok(()));
+        let (mut peer, _) = wait_for(|| sockets.accept());
+        assert_eq!(world.received(&mut peer, message(1).len()), message(1));
+        peer
+    };
+    let (mut server, mut other) = (reached(&mut world, "127.0.0.1:5070"), reached(&mut world, "127.0.0.1:5071"));
+    let hears_nothing =
+        |peer: &mut TcpStream| matches!(peer.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+    world.pass(Duration::from_secs(120));
+    assert_eq!(world.received(&mut server, 4), b"\r\n\r\n");
+    assert!(hears_nothing(&mut other));
+    server.write_all(b"\r\n").expect("the connection is up");
+    let mut turns = 0;
+    world.until(|_, _| {
+        turns += 1;
+        turns > 5
+    });
+    // It is named no more.
+    world.follow(&settings(Vec::new()));
+    world.pass(Duration::from_secs(120));
+    world.pass(Duration::from_secs(10));
+    assert!(hears_nothing(&mut server));
+    assert_eq!((world.ended(Reason::PongTimedOut), world.connections.counters().connections), (0, 2));
 }
 
 /// One unit's TLS listener is another's backend.
@@ -525,6 +608,225 @@ fn farm(listeners: &[StreamListener], certificates: Vec<String>, verify: Verify)
     let listeners = listeners.iter().map(|at| Listener { id: at.id, ..listener_over(at.transport, at.bind) });
     let over_tls = Backend { transport: Some(Transport::Tls), verify, ..backend("box", address("127.0.0.1:5061")) };
     Farm { certificates, backends: vec![over_tls], ..bare_farm(listeners.collect()) }
+}
+
+/// An authority's files for a farm that shows `name` and believes the authority.
+struct Papers {
+    _folder: tempfile::TempDir,
+    certificate: String,
+    authority: String,
+}
+
+impl Papers {
+    fn of(name: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a place for temporary files");
+        let write = |file: &str, text: String| {
+            let path = folder.path().join(file);
+            std::fs::write(&path, text).expect("the folder is ours");
+            path.display().to_string()
+        };
+        let authority = testing::authority();
+        let leaf = authority.leaf(name);
+        let certificate = write("certificate.pem", format!("{}{}", leaf.certificate_pem, leaf.key_pem));
+        let authority = write("ca.pem", authority.certificate_pem);
+        Self { _folder: folder, certificate, authority }
+    }
+
+    fn backend(&self, host: &str, remote: &str) -> Backend {
+        Backend {
+            transport: Some(Transport::Tls),
+            host: Some(host.to_owned()),
+            verify: Verify::File(self.authority.clone()),
+            ..backend(host, address(remote))
+        }
+    }
+
+    /// The farm with both listeners.
+    fn farm(&self, backends: Vec<Backend>) -> Farm {
+        Farm { backends, ..farm(&[serving(), asking()], vec![self.certificate.clone()], Verify::Off) }
+    }
+}
+
+fn settings_of(farms: Vec<Farm>) -> Settings {
+    Settings { farms, limits: Limits::default() }
+}
+
+fn serving() -> StreamListener {
+    listener(1, Transport::Tls, "127.0.0.1:5061")
+}
+
+fn asking() -> StreamListener {
+    listener(2, Transport::Tls, "127.0.0.2:5061")
+}
+
+#[test]
+fn a_connection_serves_the_names_that_it_was_verified_for() {
+    if !namespace::alone("stream::connections::tests::a_connection_serves_the_names_that_it_was_verified_for") {
+        return;
+    }
+    let papers = Papers::of("one.example");
+    let named = |names: &[&str]| {
+        let boxes = names.iter().map(|name| papers.backend(name, "127.0.0.1:5061"));
+        settings_of(vec![papers.farm(boxes.collect())])
+    };
+    let mut world = World::with(named(&["one.example"]));
+    let (sockets, flow) = (open("127.0.0.1:5061"), towards(&asking(), "127.0.0.1:5061"));
+    let mut opened = 0;
+    let cases = [
+        (&["one.example"][..], true),
+        // The name leads elsewhere now, and another one to this address.
+        (&["two.example"][..], false),
+        (&["one.example"][..], true),
+        (&["one.example", "two.example"][..], false),
+        (&["two.example", "one.example"][..], false),
+    ];
+    for (names, is_good) in cases {
+        world.follow(&named(names));
+        assert_eq!(world.send(0, &asking(), &flow, &message(1)), Ok(()));
+        opened += 1;
+        assert_eq!(world.connections.counters().opened, opened, "{names:?}");
+        world.accept(1, &serving(), &sockets);
+        let told = world.told(1);
+        if is_good {
+            assert!(matches!(told.as_slice(), [Told::Came(_, octets)] if *octets == message(1)), "{names:?}: {told:?}");
+        } else {
+            assert_eq!(told, [Told::Lost(flow, message(1))], "{names:?}");
+        }
+    }
+    assert!(world.ended(Reason::Tls) >= 3);
+}
+
+#[test]
+fn a_place_that_is_named_no_more_is_verified_as_before() {
+    if !namespace::alone("stream::connections::tests::a_place_that_is_named_no_more_is_verified_as_before") {
+        return;
+    }
+    let papers = Papers::of("one.example");
+    let mut world = World::with(settings_of(vec![papers.farm(vec![papers.backend("one.example", "127.0.0.1:5061")])]));
+    let (sockets, flow) = (open("127.0.0.1:5061"), towards(&asking(), "127.0.0.1:5061"));
+    std::fs::remove_file(&papers.authority).expect("the folder is ours");
+    world.follow(&settings_of(vec![papers.farm(Vec::new())]));
+    world.connections.set_tls(store(&settings_of(vec![papers.farm(Vec::new())])));
+    assert_eq!(world.send(0, &asking(), &flow, &message(1)), Ok(()));
+    world.accept(1, &serving(), &sockets);
+    assert!(matches!(world.told(1).as_slice(), [Told::Came(_, octets)] if *octets == message(1)));
+}
+
+/// The client is the other listener of the same unit, which shows the farm's certificate where it is asked for one.
+#[test]
+fn a_verified_client_may_be_reached_by_its_connection() {
+    if !namespace::alone("stream::connections::tests::a_verified_client_may_be_reached_by_its_connection") {
+        return;
+    }
+    let papers = Papers::of("one.example");
+    let request = |via: &str| {
+        let via = format!("Via: SIP/2.0/TLS {via};branch=z9hG4bK1\r\n");
+        ["OPTIONS sip:a@b SIP/2.0\r\n", &via, "Content-Length: 0\r\n\r\n"].concat().into_bytes()
+    };
+    let by_alias = towards(&serving(), "127.0.0.2:5081");
+    // Whether clients are asked for certificates, what the Via says, and who is known to be there.
+    let cases = [
+        (true, "one.example:5081;alias", None, true),
+        (true, "ONE.example:5081;rport;alias", Some("one.example"), true),
+        (true, "one.example:5081", None, false),
+        (true, "one.example:5082;alias", None, false),
+        (true, "two.example:5081;alias", None, false),
+        (true, "127.0.0.2:5081;alias", None, false),
+        (true, "one.example:5081;alias", Some("two.example"), false),
+        (false, "one.example:5081;alias", None, false),
+    ];
+    for (asks, via, known, expected) in cases {
+        let mut backends = vec![papers.backend("one.example", "127.0.0.1:5061")];
+        backends.extend(known.map(|name| papers.backend(name, "127.0.0.2:5081")));
+        let client_ca = asks.then(|| papers.authority.clone());
+        let mut world = World::with(settings_of(vec![Farm { client_ca, ..papers.farm(backends) }]));
+        let sockets = open("127.0.0.1:5061");
+        assert_eq!(world.send(0, &asking(), &towards(&asking(), "127.0.0.1:5061"), &request(via)), Ok(()));
+        world.accept(1, &serving(), &sockets);
+        assert!(matches!(world.told(1).as_slice(), [Told::Came(..)]), "{via}");
+        let outcome = world.send(0, &serving(), &by_alias, &message(2));
+        if !expected {
+            let is_lost = outcome.is_err() || world.told(1) == [Told::Lost(by_alias, message(2))];
+            assert!(is_lost, "{asks} {via} {known:?}");
+            continue;
+        }
+        assert_eq!((outcome, world.connections.counters().opened), (Ok(()), 1), "{via}");
+        let told = world.told(1);
+        assert!(
+            matches!(told.as_slice(), [Told::Came(flow, octets)]
+            if flow.listener == asking().id && *octets == message(2)),
+            "{via}: {told:?}"
+        );
+        // It ends with the connection.
+        world.connections.close_listener(asking().id);
+        world.pass(Duration::ZERO);
+        world.until(|connections, _| connections.counters().connections == 0);
+        let outcome = world.send(0, &serving(), &by_alias, &message(3));
+        let is_lost = outcome.is_err() || world.told(1) == [Told::Lost(by_alias, message(3))];
+        assert!(is_lost, "{via}");
+    }
+}
+
+#[test]
+fn a_client_that_shows_no_certificate_is_refused_and_counted() {
+    if !namespace::alone("stream::connections::tests::a_client_that_shows_no_certificate_is_refused_and_counted") {
+        return;
+    }
+    let papers = Papers::of("one.example");
+    let strict = Farm {
+        client_ca: Some(papers.authority.clone()),
+        client_certificates: ClientCertificates::Require,
+        ..farm(&[serving()], vec![papers.certificate.clone()], Verify::Off)
+    };
+    let other = |certificates| Farm {
+        id: FarmId::of("other"),
+        backends: vec![papers.backend("one.example", "127.0.0.1:5061")],
+        ..farm(&[asking()], certificates, Verify::Off)
+    };
+    let flow = towards(&asking(), "127.0.0.1:5061");
+    let mut world = World::with(settings_of(vec![strict.clone(), other(Vec::new())]));
+    let sockets = open("127.0.0.1:5061");
+    assert_eq!(world.send(0, &asking(), &flow, &message(1)), Ok(()));
+    world.accept(1, &serving(), &sockets);
+    let is_told = |connections: &Connections| {
+        let fault = connections.counters().last_fault;
+        fault.is_some_and(|fault| fault.text == "tls: the client showed no certificate")
+    };
+    let told = world.until(|connections, _| is_told(connections));
+    assert!(told.is_empty() && world.ended(Reason::Tls) >= 1, "{told:?}");
+    drop((world, sockets));
+    let mut world = World::with(settings_of(vec![strict, other(vec![papers.certificate.clone()])]));
+    let sockets = open("127.0.0.1:5061");
+    assert_eq!(world.send(0, &asking(), &flow, &message(1)), Ok(()));
+    world.accept(1, &serving(), &sockets);
+    assert!(matches!(world.told(1).as_slice(), [Told::Came(..)]), "its farm has one to show");
+}
+
+/// Somebody may connect to us from just there.
+#[test]
+fn whoever_comes_from_a_servers_address_is_not_taken_for_it() {
+    if !namespace::alone("stream::connections::tests::whoever_comes_from_a_servers_address_is_not_taken_for_it") {
+        return;
+    }
+    let papers = Papers::of("one.example");
+    let backends = |is_named: bool| {
+        let mut backends = vec![papers.backend("one.example", "127.0.0.1:5061")];
+        backends.extend(is_named.then(|| papers.backend("two.example", "127.0.0.2:5061")));
+        settings_of(vec![papers.farm(backends)])
+    };
+    let mut world = World::with(backends(false));
+    let sockets = open("127.0.0.1:5061");
+    assert_eq!(world.send(0, &asking(), &towards(&asking(), "127.0.0.1:5061"), &message(1)), Ok(()));
+    world.accept(1, &serving(), &sockets);
+    let told = world.told(1);
+    assert!(matches!(told.as_slice(), [Told::Came(flow, _)] if flow.remote == asking().bind), "{told:?}");
+    let back = towards(&serving(), "127.0.0.2:5061");
+    assert_eq!(world.send(0, &serving(), &back, &message(2)), Ok(()), "a client is reached by its connection");
+    assert!(matches!(world.told(1).as_slice(), [Told::Came(_, octets)] if *octets == message(2)));
+    world.follow(&backends(true));
+    assert_eq!(world.send(0, &serving(), &back, &message(3)), Ok(()));
+    assert_eq!(world.told(1), [Told::Lost(back, message(3))], "nobody listens there who could prove it");
+    assert_eq!(world.connections.counters().opened, 2);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -143,6 +143,11 @@ impl Identity {
         self.status.names.iter().any(|known| known == name || Some(known) == wildcard.as_ref())
     }
 
+    /// The same for servers that ask for a client's certificate.
+    pub(super) fn for_servers(&self) -> Arc<SingleCertAndKey> {
+        Arc::new(SingleCertAndKey::from(Arc::clone(&self.certified)))
+    }
+
     /// The certificate is the one that the key fits, wherever it stands; all others are its chain, in their order.
     fn from_pem(file: &str, octets: &[u8], provider: &CryptoProvider) -> Result<Self, TlsError> {
         let file = file.to_owned();
@@ -252,6 +257,11 @@ impl Sections {
 /// The word stands in the headers of encrypted keys, old and new.
 fn is_encrypted(octets: &[u8]) -> bool {
     octets.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED)
+}
+
+/// What a certificate is for, as [`names`] has it; nothing if it cannot be read.
+pub(super) fn names_of(certificate: &[u8]) -> Vec<String> {
+    parse_x509_certificate(certificate).map_or_else(|_unreadable| Vec::new(), |(_, certificate)| names(&certificate))
 }
 
 /// Subject alternative names; the common name where there is none.

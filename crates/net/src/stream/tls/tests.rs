@@ -6,7 +6,7 @@ use super::verify::fingerprint;
 use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use engine::{Advertise, Transport};
+use engine::{Advertise, Egress, Place, Service, Transport};
 use parties::*;
 use rcgen::{
     CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SanType,
@@ -15,6 +15,7 @@ use rustls::HandshakeKind;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use std::io;
+use std::net::SocketAddr;
 use std::slice::from_ref;
 
 #[test]
@@ -167,7 +168,7 @@ fn a_client_shows_a_good_certificate_or_none() {
     let settings = settings(farm, backend(None, Verify::Off));
     let store = load(&settings);
     let meet = |shown: Option<&Issued>| {
-        let mut config = (*client(&store, &settings)).clone();
+        let mut config = (*anybody()).clone();
         if let Some(shown) = shown {
             config.client_auth_cert_resolver = Arc::new(shown.certified());
         }
@@ -182,6 +183,101 @@ fn a_client_shows_a_good_certificate_or_none() {
     assert_eq!(refused(&Issued::self_signed(&["phone.example.com"])), "invalid peer certificate: UnknownIssuer");
     let expired = authority.issue_until(&["phone.example.com"], LONG_AGO);
     assert!(refused(&expired).starts_with("invalid peer certificate: certificate expired"));
+}
+
+#[test]
+fn a_client_without_a_certificate_is_refused_where_one_is_required() {
+    let (authority, folder) = (Authority::new("one"), Folder::new());
+    let own = authority.issue(&["sip.example.com"]);
+    let files = [folder.write("server", &own.pem())];
+    let mut farm = farm(&[(1, Transport::Tls)], &files);
+    farm.client_ca = Some(folder.write("clients", &authority.pem));
+    let meet = |farm: &Farm, config: Arc<ClientConfig>| {
+        let store = load(&settings_of(vec![farm.clone()]));
+        let (_, theirs) = handshake(config, by_address(), server(&store, 1))?;
+        Ok::<_, rustls::Error>(theirs.peer_certificates().map(|chain| chain[0].clone()))
+    };
+    assert_eq!(meet(&farm, anybody()), Ok(None));
+    farm.client_certificates = ClientCertificates::Require;
+    assert_eq!(meet(&farm, anybody()), Err(rustls::Error::NoCertificatesPresented));
+    // What a farm shows to clients it shows to servers too.
+    let settings = settings(farm.clone(), backend(Some(Transport::Tls), Verify::Off));
+    let as_farm = client(&load(&settings), &settings);
+    assert_eq!(meet(&farm, as_farm), Ok(Some(own.der())));
+}
+
+#[test]
+fn two_names_at_one_address_are_both_proven() {
+    let (authority, folder) = (Authority::new("one"), Folder::new());
+    let verify = Verify::File(folder.write("ca", &authority.pem));
+    let settings = settings(farm(&[], &[]), backend(Some(Transport::Tls), verify.clone()));
+    let (id, address) = (settings.farms[0].id, settings.farms[0].backends[0].address.ip());
+    let store = load(&settings);
+    let refusal = |names: &[&str], issued: &Issued, version| {
+        let mut proofs = names.iter().map(|name| Proof::new(&verify, Some(*name), address));
+        let mut peer = TlsPeer::new(id, proofs.next().expect("one name at least"));
+        proofs.for_each(|proof| peer.demand(proof));
+        let (config, name) = store.client(&peer).expect("the file is known");
+        handshake(config, name, issued.serve(version)).err().map_or_else(String::new, |error| error.to_string())
+    };
+    let (one, both) = (authority.issue(&["one.example"]), authority.issue(&["one.example", "two.example"]));
+    for version in VERSIONS {
+        assert_eq!(refusal(&["one.example"], &one, version), "");
+        assert_eq!(refusal(&["one.example", "two.example"], &both, version), "");
+        for names in [["one.example", "two.example"], ["two.example", "one.example"]] {
+            let told = refusal(&names, &one, version);
+            assert!(told.contains("certificate not valid for name \"two.example\""), "{version:?}: {told}");
+        }
+    }
+}
+
+#[test]
+fn who_is_no_longer_named_is_verified_as_before() {
+    let (authority, folder) = (Authority::new("one"), Folder::new());
+    let verify = Verify::File(folder.write("ca", &authority.pem));
+    let before = settings(farm(&[], &[]), backend(Some(Transport::Tls), verify));
+    let gone = peer(before.farms[0].id, &before.farms[0].backends[0]);
+    let old = load(&before);
+    std::fs::remove_file(folder.path("ca")).expect("the folder is ours");
+    let next = load(&settings_of(vec![farm(&[], &[])]));
+    assert!(next.client(&gone).is_none());
+    let next = next.with_former(&old, std::iter::once(&gone));
+    let issued = authority.issue(&["10.0.0.11"]);
+    let (config, name) = next.client(&gone).expect("it was taken over");
+    assert!(handshake(config, name, issued.serve(&TLS13)).is_ok());
+    assert!(!next.changed_files(), "a file that nobody names is nobody's concern");
+}
+
+#[test]
+fn trunks_and_egress_are_verified_as_backends_are() {
+    let (authority, folder) = (Authority::new("one"), Folder::new());
+    let place = |transport| Place { transport, address: SocketAddr::from(([192, 0, 2, 7], 5061)), host: None };
+    let file = Verify::File(folder.write("ca", &authority.pem));
+    let mut farm = farm(&[(1, Transport::Tls)], &[]);
+    let known = |farm: &Farm, verify: &Verify| {
+        let peer = TlsPeer::new(farm.id, Proof::of_place(verify, &place(Transport::Tls)));
+        load(&settings_of(vec![farm.clone()])).client(&peer).is_some()
+    };
+    let mut trunk = sim::settings::trunk("carrier", "192.0.2.0/24", place(Transport::Tls).address);
+    trunk.verify = file.clone();
+    for (transport, expected) in [(Transport::Udp, false), (Transport::Tcp, false), (Transport::Tls, true)] {
+        trunk.out = vec![place(Transport::Udp), place(transport)];
+        farm.trunks = vec![trunk.clone()];
+        assert_eq!((known(&farm, &file), known(&farm, &Verify::System)), (expected, false), "{transport:?}");
+    }
+    trunk.verify = Verify::Off;
+    farm.trunks = vec![trunk];
+    assert!(warnings(farm.clone()).iter().any(|text| text.contains("can pose as carrier")));
+    // Wherever a backend may call, the system's authorities are asked; a warning is due only where the settings name TLS.
+    farm.trunks.clear();
+    let network = Egress::Network("198.51.100.0/24".parse().expect("a network"));
+    farm.services = vec![Service { egress: vec![network], ..sim::settings::service("default", Vec::new()) }];
+    assert!(known(&farm, &Verify::System) && warnings(farm.clone()).is_empty());
+    let domain = |transport| Egress::Domain { host: "example.net".to_owned(), places: vec![place(transport)] };
+    for (transport, expected) in [(Transport::Udp, 0), (Transport::Tls, 1)] {
+        farm.services[0].egress = vec![domain(transport)];
+        assert_eq!(warnings(farm.clone()).len(), expected, "{transport:?}");
+    }
 }
 
 #[test]
@@ -355,7 +451,7 @@ fn authorities_are_read_as_strictly() {
         // A backend that is not reached over TLS needs no authority.
         for transport in [None, Some(Transport::Tcp)] {
             verifying.backends = vec![backend(transport, Verify::File(file.clone()))];
-            let asked = verifying.backends[0].clone();
+            let asked = peer(verifying.id, &verifying.backends[0]);
             let store = load(&settings_of(vec![verifying.clone()]));
             assert!(store.client(&asked).is_none(), "{transport:?}");
         }

@@ -1,10 +1,11 @@
 //! How the servers that we connect to are verified.
 
 use super::VERSIONS;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::sign::public_key_to_spki;
+use rustls::sign::{SingleCertAndKey, public_key_to_spki};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -22,18 +23,40 @@ pub(super) enum Trust {
     Anybody,
 }
 
-/// The client's side of connections to servers that are trusted like this. It shows no certificate of its own.
-pub(super) fn client_config(provider: &Arc<CryptoProvider>, trust: Trust) -> Result<ClientConfig, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(&VERSIONS)?;
-    let pinned = match trust {
+/// Judges the certificates of servers that are trusted like this.
+pub(super) fn verifier(
+    provider: &Arc<CryptoProvider>,
+    trust: Trust,
+) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    let believed = match trust {
+        // The library makes no verifier of these.
+        Trust::Authorities(authorities) if authorities.is_empty() => Believed::Nobody,
         Trust::Authorities(authorities) => {
-            return Ok(builder.with_root_certificates(authorities).with_no_client_auth());
+            let verifier = WebPkiServerVerifier::builder_with_provider(authorities, Arc::clone(provider))
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            return Ok(verifier);
         }
-        Trust::Pinned(fingerprint) => Some(fingerprint),
-        Trust::Anybody => None,
+        Trust::Pinned(fingerprint) => Believed::Pinned(fingerprint),
+        Trust::Anybody => Believed::Anybody,
     };
-    let verifier = KeyHolder { pinned, algorithms: provider.signature_verification_algorithms };
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    Ok(Arc::new(KeyHolder { believed, algorithms: provider.signature_verification_algorithms }))
+}
+
+/// The client's side of connections to servers that `verifier` judges. `shown`: to those that ask for a client's certificate.
+pub(super) fn client_config(
+    provider: &Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+    shown: Option<Arc<SingleCertAndKey>>,
+) -> Result<ClientConfig, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&VERSIONS)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    Ok(match shown {
+        Some(shown) => builder.with_client_cert_resolver(shown),
+        None => builder.with_no_client_auth(),
+    })
 }
 
 /// The certificate authorities that the system trusts; those of its files that cannot be read are left out.
@@ -45,12 +68,65 @@ pub(super) fn fingerprint(certificate: &[u8]) -> [u8; 32] {
     Sha256::digest(certificate).into()
 }
 
-/// Believes whoever holds the key of the certificate shown, which must be the pinned one if there is one. The certificate may be of
-/// any version: rustls itself reads version 3 only, but the scripts of some PBXs issue version 1.
+/// Several names at one address: the certificate must satisfy each of them, since messages for all of them take one connection.
+#[derive(Debug)]
+pub(super) struct Each {
+    /// Proves that the server holds the key.
+    pub(super) first: Arc<dyn ServerCertVerifier>,
+    pub(super) demands: Vec<(Arc<dyn ServerCertVerifier>, ServerName<'static>)>,
+}
+
+impl ServerCertVerifier for Each {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        for (verifier, name) in &self.demands {
+            verifier.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.first.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.first.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.first.supported_verify_schemes()
+    }
+}
+
+/// Believes whoever holds the key of the certificate shown, if it is one to be believed at all. The certificate may be of any version:
+/// rustls itself reads version 3 only, but the scripts of some PBXs issue version 1.
 #[derive(Debug)]
 struct KeyHolder {
-    pinned: Option<[u8; 32]>,
+    believed: Believed,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+#[derive(Debug)]
+enum Believed {
+    Pinned([u8; 32]),
+    Anybody,
+    Nobody,
 }
 
 impl ServerCertVerifier for KeyHolder {
@@ -63,11 +139,12 @@ impl ServerCertVerifier for KeyHolder {
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let shown = fingerprint(end_entity);
-        match self.pinned {
-            Some(pinned) if pinned != shown => {
+        match self.believed {
+            Believed::Pinned(pinned) if pinned != shown => {
                 Err(CertificateError::Other(OtherError(Arc::new(NotPinned { shown }))).into())
             }
-            _ => Ok(ServerCertVerified::assertion()),
+            Believed::Nobody => Err(CertificateError::UnknownIssuer.into()),
+            Believed::Pinned(_) | Believed::Anybody => Ok(ServerCertVerified::assertion()),
         }
     }
 

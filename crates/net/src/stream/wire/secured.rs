@@ -2,6 +2,7 @@
 
 use super::WireFault;
 use rustls::Connection;
+use rustls::pki_types::CertificateDer;
 use std::io::{BufRead, Write};
 
 /// Either side of TLS, on memory.
@@ -34,7 +35,7 @@ impl Tls {
             // What was decrypted before a fault is good.
             self.hand_on(each)?;
             match processed {
-                Err(error) => return Err(WireFault::Tls(error.to_string())),
+                Err(error) => return Err(self.fault(&error)),
                 Ok(state) if state.peer_has_closed() => return Err(WireFault::Closed),
                 Ok(_) if count == 0 => return Err(WireFault::Tls("a record is longer than allowed".to_owned())),
                 Ok(_) => {}
@@ -72,11 +73,18 @@ impl Tls {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn has_verified_client(&self) -> bool {
-        matches!(self.connection, Connection::Server(_))
-            && !self.connection.is_handshaking()
-            && self.connection.peer_certificates().is_some()
+    pub(super) fn verified_client(&self) -> Option<&CertificateDer<'static>> {
+        let is_up = matches!(self.connection, Connection::Server(_)) && !self.connection.is_handshaking();
+        self.connection.peer_certificates().filter(|_| is_up).and_then(<[_]>::first)
+    }
+
+    fn fault(&self, error: &rustls::Error) -> WireFault {
+        WireFault::Tls(match (&self.connection, error) {
+            (Connection::Server(_), rustls::Error::NoCertificatesPresented) => {
+                "the client showed no certificate".to_owned()
+            }
+            _ => error.to_string(),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who meets in the tests: authorities, what they issue, settings, and both ends of a connection in memory.
 
 use super::super::*;
-use engine::{Limits, Listener, Transport};
+use engine::{Backend, FarmId, Limits, Listener, Transport};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, SignatureAlgorithm, date_time_ymd,
 };
@@ -165,9 +165,14 @@ pub(super) fn refusal(farm: Farm) -> String {
     TlsStore::load_at(&settings, NOW, &nobody).err().expect("a file is wrong").to_string()
 }
 
+pub(super) fn peer(farm: FarmId, backend: &Backend) -> TlsPeer {
+    TlsPeer::new(farm, Proof::new(&backend.verify, backend.host.as_deref(), backend.address.ip()))
+}
+
 /// What the backend of `settings` is met with, each time as if for the first time.
 pub(super) fn client(store: &TlsStore, settings: &Settings) -> Arc<ClientConfig> {
-    let (config, _) = store.client(&settings.farms[0].backends[0]).expect("the backend is reached over TLS");
+    let farm = &settings.farms[0];
+    let (config, _) = store.client(&peer(farm.id, &farm.backends[0])).expect("the backend is reached over TLS");
     let mut config = (*config).clone();
     config.resumption = Resumption::disabled();
     Arc::new(config)
@@ -205,10 +210,12 @@ pub(super) fn serve(
 /// Why a backend at 10.0.0.11 that is verified like this is not connected to `server`; empty: it is. The system trusts `authority`.
 pub(super) fn refusal_of(verify: Verify, authority: &Authority, server: Arc<ServerConfig>) -> String {
     let backend = backend(Some(Transport::Tls), verify);
-    let settings = settings(farm(&[], &[]), backend.clone());
+    let farm = farm(&[], &[]);
+    let peer = peer(farm.id, &backend);
+    let settings = settings(farm, backend);
     let system = || vec![authority.der.clone()];
     let (store, _) = TlsStore::load_at(&settings, NOW, &system).expect("the files are good");
-    let (config, name) = store.client(&backend).expect("the backend is reached over TLS");
+    let (config, name) = store.client(&peer).expect("the backend is reached over TLS");
     handshake(config, name, server).err().map_or_else(String::new, |error| error.to_string())
 }
 
