@@ -5,6 +5,7 @@ use crate::forms::write_duration;
 use engine::{
     Backend, Egress, Failover, Fallback, Farm, Listener, Persistence, Ping, Place, Rule, Service, Trunk, Verify,
 };
+use std::net::SocketAddr;
 
 /// A thing with a name, and its settings as they are shown.
 type Item = (String, Facts);
@@ -121,6 +122,7 @@ fn farm_facts(farm: &Farm) -> Facts {
         ("domains", farm.domains.join(", ")),
         ("certificates", farm.certificates.join(", ")),
         ("client_ca", farm.client_ca.clone().unwrap_or_default()),
+        ("client_certificates", lower(&farm.client_certificates)),
         ("origins", farm.origins.join(", ")),
         ("registrations", lower(&farm.registrations)),
         ("transactions", if farm.stateless { "stateless".to_owned() } else { "stateful".to_owned() }),
@@ -240,18 +242,25 @@ fn egress(farm: &Farm, to: &Egress) -> String {
         Egress::Trunk(index) => {
             format!("trunk:{}", farm.trunks.get(*index).map(|trunk| trunk.name.as_str()).unwrap_or_default())
         }
-        Egress::Domain { host, .. } => format!("domain:{host}"),
+        Egress::Domain { host, places } if places.is_empty() => format!("domain:{host}"),
+        Egress::Domain { host, places } => {
+            let ways = places.iter().map(|place| format!("{}:{}", place.transport.name(), place.address));
+            format!("domain:{host} ({})", ways.collect::<Vec<_>>().join(", "))
+        }
         Egress::Network(network) => format!("network:{network}"),
     }
 }
 
+/// Those in no service are addresses that a backend by name passes over.
 fn backends(farm: &Farm) -> Vec<Item> {
-    farm.backends.iter().map(|backend| (backend.name.clone(), backend_facts(backend))).collect()
+    let is_used = |index: &usize| farm.services.iter().any(|service| service.backends.contains(index));
+    let used = farm.backends.iter().enumerate().filter(|(index, _)| is_used(index));
+    used.map(|(_, backend)| (backend.name.clone(), backend_facts(backend))).collect()
 }
 
 fn backend_facts(backend: &Backend) -> Facts {
     vec![
-        ("address", backend.address.to_string()),
+        ("address", found_at(backend.host.as_deref(), backend.address)),
         ("transport", backend.transport.map_or("same", |transport| transport.name()).to_owned()),
         ("ports", ports(backend)),
         ("verify", verify(&backend.verify)),
@@ -274,7 +283,15 @@ fn ports(backend: &Backend) -> String {
 }
 
 fn place(place: &Place) -> String {
-    format!("{}:{}", place.transport.name(), place.address)
+    format!("{}:{}", place.transport.name(), found_at(place.host.as_deref(), place.address))
+}
+
+/// "pbx.example.com (10.0.0.11:5060)" where it was found by name.
+fn found_at(host: Option<&str>, address: SocketAddr) -> String {
+    match host {
+        Some(host) => format!("{host} ({address})"),
+        None => address.to_string(),
+    }
 }
 
 fn verify(verify: &Verify) -> String {
@@ -305,6 +322,8 @@ fn lower(choice: &impl std::fmt::Debug) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::known::world;
+    use std::collections::BTreeSet;
 
     const OLD: &str = "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:127.0.0.1:5060\"]\n\
         [[farm.backend]]\nname = \"a\"\naddress = \"127.0.0.11\"\n[[farm.backend]]\nname = \"b\"\naddress = \"127.0.0.12\"\n";
@@ -347,7 +366,7 @@ mod tests {
             .replace(
                 "listen = [\"udp:127.0.0.1:5060\"]",
                 "listen = [\"udp:127.0.0.1:5060\", \"tls:127.0.0.1:5061\", \"wss:127.0.0.1:443\"]\ncertificates = [\"a.pem\", \"b.pem\"]\n\
-                 client_ca = \"ca.pem\"\norigins = [\"https://a.org\"]",
+                 client_ca = \"ca.pem\"\nclient_certificates = \"require\"\norigins = [\"https://a.org\"]",
             )
             .replace("address = \"127.0.0.11\"", "address = \"127.0.0.11:5060\"\ntransport = \"same\"\nports = { tls = 5071 }\nverify = \"x.pem\"")
             .replace(
@@ -365,6 +384,7 @@ mod tests {
                 "dns: servers none -> 192.0.2.53:53",
                 "farm pbx: certificates none -> a.pem, b.pem",
                 "farm pbx: client_ca none -> ca.pem",
+                "farm pbx: client_certificates verify -> require",
                 "farm pbx: origins none -> https://a.org",
                 "farm pbx: listener tls:127.0.0.1:5061 added",
                 "farm pbx: listener wss:127.0.0.1:443 added",
@@ -373,6 +393,45 @@ mod tests {
                 "farm pbx: backend a: verify system -> x.pem",
                 "farm pbx: backend b: transport udp -> tls",
                 pinned.as_str(),
+            ]
+        );
+    }
+
+    fn by_name(known: &[(&str, &[&str])], down: &[&str]) -> Checked {
+        let text = "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.trunk]]\nname = \"t\"\naddresses = [\"127.0.0.30\"]\n\
+            out = [\"carrier.example\"]\n[[farm.service]]\nname = \"default\"\negress = [\"domain:example.net\"]\n\
+            [[farm.backend]]\nname = \"a\"\naddress = \"a.example\"\n[[farm.backend]]\nname = \"b\"\naddress = \"b.example\"\nexpand = true\n";
+        let down: BTreeSet<_> = down.iter().map(|address| address.parse().expect("an address")).collect();
+        crate::load_with("f", text, &world::answers(known), &down).expect("the file is right")
+    }
+
+    #[test]
+    fn what_names_lead_to_is_told_with_them() {
+        let before = by_name(
+            &[
+                ("udp:a.example", &["udp:127.0.0.21:5060 0 0", "udp:127.0.0.22:5060 0 0"]),
+                ("udp:b.example", &["udp:127.0.0.31:5060 0 0"]),
+            ],
+            &[],
+        );
+        let after = by_name(
+            &[
+                ("udp:a.example", &["udp:127.0.0.21:5060 0 0", "udp:127.0.0.22:5060 0 0"]),
+                ("udp:b.example", &["udp:127.0.0.32:5060 0 0"]),
+                ("carrier.example", &["udp:127.0.0.41:5060 0 0"]),
+                ("example.net", &["udp:127.0.0.51:5060 0 0"]),
+            ],
+            &["127.0.0.21:5060"],
+        );
+        assert_eq!(
+            difference(&before, &after),
+            [
+                "farm pbx: trunk t: out none -> udp:carrier.example (127.0.0.41:5060)",
+                "farm pbx: service default: egress domain:example.net -> domain:example.net (udp:127.0.0.51:5060)",
+                "farm pbx: service default: backends a, b@127.0.0.31:5060 -> a, b@127.0.0.32:5060",
+                "farm pbx: backend b@127.0.0.31:5060 removed",
+                "farm pbx: backend a: address a.example (127.0.0.21:5060) -> a.example (127.0.0.22:5060)",
+                "farm pbx: backend b@127.0.0.32:5060 added",
             ]
         );
     }

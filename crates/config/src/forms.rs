@@ -1,8 +1,8 @@
 //! The grammar of what stands in quotes: durations, addresses, networks, names, patterns.
 
 use crate::nearest;
-use crate::registry::{Form, NAMES};
-use crate::section::{AdvertiseAs, EgressTo, FallbackTo, PeerAt, Value};
+use crate::registry::Form;
+use crate::section::{AdvertiseAs, EgressTo, FallbackTo, HostAt, PeerAt, Value, WayTo};
 use engine::{Persistence, Transport, Verify};
 use ipnet::IpNet;
 use regex::bytes::Regex;
@@ -16,7 +16,7 @@ pub(crate) enum Wrong {
         message: String,
         hint: Option<String>,
     },
-    /// Right, but this version does not have it: which sort of value (it follows the key's name), and what it comes with.
+    /// Right, but this version does not have it: which value (it follows the key's name), and what it comes with.
     Later {
         detail: String,
         comes_with: &'static str,
@@ -44,8 +44,8 @@ pub(crate) fn read(form: Form, text: &str) -> Result<Value, Wrong> {
         Form::Method => method(text),
         Form::Pattern => pattern(text).map(Value::Pattern),
         Form::Network => network(text).map(Value::Network),
-        Form::Address => peer(text).map(|peer| Value::Address(peer.or_port(Transport::Udp.default_port()))),
         Form::Peer => peer(text).map(Value::Peer),
+        Form::Way => way(text).map(Value::Way),
         Form::NameServer => name_server(text).map(Value::Address),
         Form::Bind => bind(text),
         Form::Advertise => advertise(text).map(Value::Advertise),
@@ -189,48 +189,86 @@ fn network(text: &str) -> Result<IpNet, Wrong> {
     }
 }
 
-/// One server, with or without a port.
+/// One server by address or by name, with or without a port.
 fn peer(text: &str) -> Result<PeerAt, Wrong> {
-    let parsed = match text.parse::<SocketAddr>() {
-        Ok(address) => Some(PeerAt { address, has_port: true }),
-        Err(_) => {
-            let address = text.parse::<IpAddr>().ok();
-            address.map(|address| PeerAt { address: SocketAddr::new(address, 0), has_port: false })
-        }
-    };
-    if let Some(peer) = parsed {
-        if peer.has_port && peer.address.port() == 0 {
-            return Err(Wrong::new("port 0 is no port"));
-        }
-        let address = peer.address.ip();
-        if address.is_unspecified() || address.is_multicast() {
-            return Err(Wrong::new(format!("{address} is not the address of one server")));
-        }
-        return Ok(peer);
-    }
     if let Some((transport, rest)) = text.split_once(':')
         && transport_called(transport).is_some()
-        && peer(rest).is_ok()
+        && server(rest).is_ok()
     {
         return Err(Wrong::with_hint(
             "the transport does not belong here",
             format!("address = \"{rest}\" and transport = \"{transport}\""),
         ));
     }
-    let host = text.split_once(':').map_or(text, |(host, _)| host);
-    if is_host_name(host) {
-        return Err(Wrong::Later { detail: " by name".to_owned(), comes_with: NAMES });
+    server(text)
+}
+
+/// A server as [`peer`], with or without the transport before it.
+fn way(text: &str) -> Result<WayTo, Wrong> {
+    let Some((name, rest)) = text.split_once(':') else {
+        return server(text).map(|peer| WayTo { transport: None, peer });
+    };
+    match transport_called(name) {
+        Some(transport) if transport.is_web_socket() => Err(Wrong::with_hint(
+            format!("nobody is called over {name}: it is for clients"),
+            format!("did you mean \"{}:{rest}\"?", transport.towards_backends().name()),
+        )),
+        Some(transport) => server(rest).map(|peer| WayTo { transport: Some(transport), peer }),
+        None => server(text).map(|peer| WayTo { transport: None, peer }).map_err(|wrong| {
+            let meant = nearest::nearest(name, TRANSPORTS.map(Transport::name)).filter(|_| server(rest).is_ok());
+            match meant {
+                Some(meant) => Wrong::with_hint(
+                    format!("\"{}\" is no transport", name.escape_debug()),
+                    format!("did you mean \"{meant}:{rest}\"?"),
+                ),
+                None => wrong,
+            }
+        }),
     }
-    Err(Wrong::with_hint(
-        format!("\"{}\" is not an address", text.escape_debug()),
-        "such as \"10.0.0.11:5060\" or \"[2001:db8::11]:5060\"",
-    ))
+}
+
+fn server(text: &str) -> Result<PeerAt, Wrong> {
+    let numeric = match text.parse::<SocketAddr>() {
+        Ok(address) => Some((address.ip(), Some(address.port()))),
+        Err(_) => {
+            let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let address = match bare {
+                Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+                None => text.parse::<IpAddr>().ok(),
+            };
+            address.map(|address| (address, None))
+        }
+    };
+    let peer = match numeric {
+        Some((address, _)) if address.is_unspecified() || address.is_multicast() => {
+            return Err(Wrong::new(format!("{address} is not the address of one server")));
+        }
+        Some((address, port)) => PeerAt { host: HostAt::Address(address), port },
+        None => named_server(text)?,
+    };
+    if peer.port == Some(0) { Err(Wrong::new("port 0 is no port")) } else { Ok(peer) }
+}
+
+fn named_server(text: &str) -> Result<PeerAt, Wrong> {
+    let (host, written_port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    };
+    // A dot at its end says that the name is a whole one; they all are.
+    let name = host.strip_suffix('.').unwrap_or(host);
+    match written_port.map(str::parse::<u16>).transpose() {
+        Ok(port) if is_host_name(name) => Ok(PeerAt { host: HostAt::Name(name.to_owned()), port }),
+        _ => Err(Wrong::with_hint(
+            format!("\"{}\" is neither an address nor a name", text.escape_debug()),
+            "such as \"10.0.0.11:5060\", \"[2001:db8::11]:5060\" or \"pbx.example.com\"",
+        )),
+    }
 }
 
 /// The port of DNS is 53 (RFC 1035 §4.2).
 fn name_server(text: &str) -> Result<SocketAddr, Wrong> {
-    // A name is not refused for now but for good: who would be asked for it?
-    peer(text).map(|peer| peer.or_port(53)).map_err(|_| {
+    // By name it could not be found: who would be asked for it?
+    peer(text).ok().and_then(|peer| peer.address_or_port(53)).ok_or_else(|| {
         Wrong::with_hint(
             format!("\"{}\" is not the address of a name server", text.escape_debug()),
             "such as \"192.0.2.53\" or \"[2001:db8::53]:53\"",
@@ -528,12 +566,13 @@ mod tests {
 
     #[test]
     fn peers() {
-        let with = |text: &str, port: u16| peer(text).map(|found| found.or_port(port).to_string());
+        let with = |text: &str, port: u16| {
+            peer(text).map(|found| found.address_or_port(port).map(|address| address.to_string()).unwrap_or_default())
+        };
         assert_eq!(with("10.0.0.11:5080", 5061), Ok("10.0.0.11:5080".to_owned()));
         assert_eq!(with("10.0.0.11", 5061), Ok("10.0.0.11:5061".to_owned()));
         assert_eq!(with("::1", 5060), Ok("[::1]:5060".to_owned()));
         assert_eq!(with("[::1]:5070", 5060), Ok("[::1]:5070".to_owned()));
-        assert!(matches!(read(Form::Address, "10.0.0.11"), Ok(Value::Address(found)) if found.port() == 5060));
         for wrong in [
             "10.0.0.300:5060",
             "10.0.0.1:0",
@@ -541,13 +580,64 @@ mod tests {
             "224.0.0.1:5060",
             "",
             "udp:10.0.0.1:5060",
+            "tcp:pbx.example.com",
             "10.0.0.1:99999",
+            "pbx.example.com:0",
+            "pbx.example.com:99999",
+            "pbx.example.com:",
+            "pbx..example.com",
+            "-pbx.example.com",
+            "pbx example.com",
+            ".",
         ] {
             assert!(matches!(peer(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
         }
-        for later in ["pbx1.example.com", "pbx1:5060"] {
-            assert!(matches!(peer(later), Err(Wrong::Later { .. })), "{later}");
+    }
+
+    #[test]
+    fn peers_by_name() {
+        let named = |text: &str| match peer(text) {
+            Ok(PeerAt { host: HostAt::Name(name), port }) => Some((name, port)),
+            _ => None,
+        };
+        assert_eq!(named("pbx1.example.com"), Some(("pbx1.example.com".to_owned(), None)));
+        assert_eq!(named("pbx1.example.com."), Some(("pbx1.example.com".to_owned(), None)));
+        assert_eq!(named("PBX1:5070"), Some(("PBX1".to_owned(), Some(5070))));
+        assert_eq!(named("10.0.0.11:5070"), None);
+        // A label of 63 octets is a name, one of 64 is none.
+        let long = |octets: usize| format!("{}.example.com", "a".repeat(octets));
+        assert!(named(&long(63)).is_some() && named(&long(64)).is_none());
+    }
+
+    #[test]
+    fn ways_out() {
+        let found = |text: &str| way(text).map(|found| (found.transport, found.peer.to_string()));
+        let one = |transport, text: &str| Ok((transport, text.to_owned()));
+        assert_eq!(found("198.51.100.1"), one(None, "198.51.100.1"));
+        assert_eq!(found("[2001:db8::1]:5070"), one(None, "[2001:db8::1]:5070"));
+        assert_eq!(found("2001:db8::1"), one(None, "2001:db8::1"));
+        assert_eq!(found("tls:198.51.100.1:5071"), one(Some(Transport::Tls), "198.51.100.1:5071"));
+        assert_eq!(found("tcp:2001:db8::1"), one(Some(Transport::Tcp), "2001:db8::1"));
+        assert_eq!(found("tcp:[2001:db8::1]"), one(Some(Transport::Tcp), "2001:db8::1"));
+        assert_eq!(found("udp:sip.example.net"), one(Some(Transport::Udp), "sip.example.net"));
+        assert_eq!(found("sip.example.net:5070"), one(None, "sip.example.net:5070"));
+        for wrong in [
+            "",
+            "ws:198.51.100.1",
+            "wss:sip.example.net",
+            "tls:",
+            "tls:tcp:198.51.100.1",
+            "sctp:198.51.100.1",
+            "tls:0.0.0.0",
+        ] {
+            assert!(matches!(way(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
         }
+        let hint = |text: &str| match way(text) {
+            Err(Wrong::Invalid { hint, .. }) => hint,
+            _ => None,
+        };
+        assert_eq!(hint("tsl:sip.example.net").as_deref(), Some("did you mean \"tls:sip.example.net\"?"));
+        assert_eq!(hint("wss:sip.example.net").as_deref(), Some("did you mean \"tls:sip.example.net\"?"));
     }
 
     #[test]

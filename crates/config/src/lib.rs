@@ -4,6 +4,9 @@
 //! list of all settings (`registry`, `read`), and checks what the settings mean together (`check`). What was written
 //! and what runs are two types: only [`engine::Settings`] reaches the engine.
 //!
+//! A name in a file is not asked for here: [`Checked::names`] says which there are, and [`load_with`] takes what is known of
+//! them. Without an answer a file is right or wrong all the same.
+//!
 //! Every setting is defined once, in `registry`: name, type, bounds, default, meaning, and whether this version has it.
 //! [`reference()`] and [`schema()`] are generated from the same list.
 #![forbid(unsafe_code)]
@@ -13,6 +16,7 @@ mod diagnostic;
 mod difference;
 mod document;
 mod forms;
+mod names;
 mod nearest;
 mod read;
 mod reference;
@@ -23,10 +27,14 @@ mod section;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use difference::difference;
+pub use names::{leads_alike, moves};
 pub use reference::reference;
 pub use schema::schema;
 
+use check::known::Known;
+use engine::{Answers, Target};
 use report::Report;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,6 +47,8 @@ pub struct Checked {
     pub unit: UnitSettings,
     pub dns: Dns,
     pub log: Log,
+    /// Every name that the file needs, sorted, each once. What is not known of them is left out of `settings`.
+    pub names: Vec<Target>,
     /// What is allowed and probably not meant, in file order.
     pub warnings: Vec<Diagnostic>,
 }
@@ -111,18 +121,32 @@ impl LogFormat {
     }
 }
 
-/// Checks the text of a file. `file_name` is only what the diagnostics call it.
+/// Checks the text of a file while nothing is known of the names in it. `file_name` is only what the diagnostics call it.
 ///
 /// # Errors
 /// Syntax: the first error alone. Meaning: all errors at once, then all warnings, each in file order. Some of those warnings may
 /// follow from an error, as that of a service without backends from a backend that names it wrongly.
 pub fn load(file_name: &str, text: &str) -> Result<Checked, Vec<Diagnostic>> {
+    load_with(file_name, text, &Answers::default(), &BTreeSet::new())
+}
+
+/// Checks the text of a file with what is known of the names in it. Where a backend by name is at one of several addresses, those
+/// in `down` are passed over as long as there is another.
+///
+/// # Errors
+/// As of [`load`]: what is wrong is so without any answer too.
+pub fn load_with(
+    file_name: &str,
+    text: &str,
+    answers: &Answers,
+    down: &BTreeSet<SocketAddr>,
+) -> Result<Checked, Vec<Diagnostic>> {
     let mut report = Report::new(file_name, text);
     let Some(table) = document::parse(text, &mut report) else {
         return Err(all(report.finish()));
     };
     let root = read::section(&registry::ROOT, &table, &mut report);
-    let mut checked = check::everything(&root, &mut report);
+    let mut checked = check::everything(&root, &Known::new(answers, down), &mut report);
     let (errors, warnings) = report.finish();
     if !errors.is_empty() {
         return Err(all((errors, warnings)));
@@ -171,7 +195,8 @@ mod tests {
         assert_eq!(farm.max_call_time, Duration::from_secs(12 * 3600));
         assert!(farm.certificates.is_empty() && farm.client_ca.is_none() && farm.origins.is_empty());
         assert_eq!((backend.transport, &backend.verify), (Some(engine::Transport::Udp), &engine::Verify::System));
-        assert!(checked.dns.servers.is_empty());
+        assert!(checked.dns.servers.is_empty() && checked.names.is_empty());
+        assert_eq!((farm.client_certificates, &backend.host), (engine::ClientCertificates::Verify, &None));
         assert_eq!(checked.unit.user.as_deref(), Some("tandem"));
         assert_eq!(checked.unit.drain, Duration::from_secs(30));
         assert_eq!(checked.log, Log { level: LogLevel::Info, format: LogFormat::Text });

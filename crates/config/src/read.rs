@@ -229,8 +229,8 @@ impl Reader<'_, '_> {
     /// One value that is neither list nor table; `what` names it in messages.
     fn scalar(&mut self, setting: &'static Setting, kind: Kind, what: &str, node: &Node) -> Result<Value, Refused> {
         leaf(kind, what, &node.value).map_err(|wrong| {
-            // Only a choice speaks for its whole section: an address by name leaves the others as they are.
-            let later = matches!(wrong, Wrong::Later { .. }) && matches!(kind, Kind::Choice(_));
+            // A choice speaks for its whole section.
+            let later = matches!(wrong, Wrong::Later { .. });
             self.wrong(setting, &node.span, wrong);
             if later { Refused::Later } else { Refused::Wrong }
         })

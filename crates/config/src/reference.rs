@@ -72,11 +72,6 @@ fn refused() -> String {
             }
         }
     }
-    text.push_str("| [[farm.backend]] | `address` by name | ");
-    text.push_str(registry::NAMES);
-    text.push_str(" |\n| [[farm.trunk]] | `out` by name | ");
-    text.push_str(registry::NAMES);
-    text.push_str(" |\n");
     text
 }
 

@@ -2,10 +2,11 @@
 
 use crate::report::Span;
 use engine::policy::Policy;
-use engine::{Persistence, Transport, Verify};
+use engine::{Persistence, Target, Transport, Verify};
 use ipnet::IpNet;
 use regex::bytes::Regex;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// One `[section]`, `[[section]]` or inline table: what was written and right, and the defaults of the rest.
@@ -36,6 +37,7 @@ pub(crate) enum Value {
     Network(IpNet),
     Address(SocketAddr),
     Peer(PeerAt),
+    Way(WayTo),
     Bind(Transport, SocketAddr),
     Advertise(AdvertiseAs),
     Listener(ListenAt),
@@ -51,11 +53,24 @@ pub(crate) enum Value {
 }
 
 /// A server whose port may follow from how it is reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PeerAt {
-    pub(crate) address: SocketAddr,
-    /// Otherwise the port of `address` says nothing.
-    pub(crate) has_port: bool,
+    pub(crate) host: HostAt,
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum HostAt {
+    Address(IpAddr),
+    /// As written, but for a dot at its end.
+    Name(String),
+}
+
+/// A server and, where it is written, the transport that it is reached over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct WayTo {
+    pub(crate) transport: Option<Transport>,
+    pub(crate) peer: PeerAt,
 }
 
 /// A name or address to be written instead of a listener's own.
@@ -90,13 +105,51 @@ pub(crate) enum EgressTo {
 }
 
 impl PeerAt {
-    /// The address, with `port` if none is written.
-    pub(crate) fn or_port(self, port: u16) -> SocketAddr {
-        let mut address = self.address;
-        if !self.has_port {
-            address.set_port(port);
+    /// The address, with `port` if none is written; `None`: a name stands there.
+    pub(crate) fn address_or_port(&self, port: u16) -> Option<SocketAddr> {
+        match self.host {
+            HostAt::Address(address) => Some(SocketAddr::new(address, self.port.unwrap_or(port))),
+            HostAt::Name(_) => None,
         }
-        address
+    }
+
+    /// What is to be asked for, if it is a name.
+    pub(crate) fn target(&self, port: Option<u16>, transport: Option<Transport>) -> Option<Target> {
+        match &self.host {
+            HostAt::Name(name) => Some(Target { host: name.to_ascii_lowercase(), port, transport }),
+            HostAt::Address(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for PeerAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.host, self.port) {
+            (HostAt::Address(address), Some(port)) => write!(f, "{}", SocketAddr::new(*address, port)),
+            (HostAt::Address(address), None) => write!(f, "{address}"),
+            (HostAt::Name(name), Some(port)) => write!(f, "{name}:{port}"),
+            (HostAt::Name(name), None) => f.write_str(name),
+        }
+    }
+}
+
+impl WayTo {
+    /// RFC 3263 §4.1: udp where an address or a port is written. `None`: the DNS says.
+    pub(crate) fn known_transport(&self) -> Option<Transport> {
+        let is_address = matches!(self.peer.host, HostAt::Address(_));
+        let implied = is_address || self.peer.port.is_some();
+        self.transport.or(implied.then_some(Transport::Udp))
+    }
+
+    /// What is to be asked for, if it is a name.
+    pub(crate) fn target(&self) -> Option<Target> {
+        self.peer.target(self.peer.port, self.transport)
+    }
+
+    /// Transport and address, if it is no name.
+    pub(crate) fn place(&self) -> Option<(Transport, SocketAddr)> {
+        let transport = self.transport.unwrap_or(Transport::Udp);
+        self.peer.address_or_port(transport.default_port()).map(|address| (transport, address))
     }
 }
 
@@ -235,11 +288,18 @@ impl Section {
         }
     }
 
-    pub(crate) fn peer(&self, key: &str) -> Option<PeerAt> {
+    pub(crate) fn peer(&self, key: &str) -> Option<&PeerAt> {
         match self.value(key) {
-            Some(Value::Peer(peer)) => Some(*peer),
+            Some(Value::Peer(peer)) => Some(peer),
             _ => None,
         }
+    }
+
+    pub(crate) fn ways(&self, key: &str) -> impl Iterator<Item = (&WayTo, &Span)> {
+        self.list(key).iter().filter_map(|item| match &item.value {
+            Value::Way(way) => Some((way, &item.span)),
+            _ => None,
+        })
     }
 
     pub(crate) fn bind(&self, key: &str) -> Option<(Transport, SocketAddr)> {
@@ -328,5 +388,42 @@ mod tests {
         assert_eq!(section.integer_u32("weight"), 7);
         assert!(section.is_written("weight") && !section.is_written("priority"));
         assert!(section.list("sources").is_empty());
+    }
+
+    fn peer(host: HostAt, port: Option<u16>) -> PeerAt {
+        PeerAt { host, port }
+    }
+
+    #[test]
+    fn a_peer_is_an_address_or_something_to_ask_for() {
+        let (address, name) =
+            (HostAt::Address(IpAddr::from([10, 0, 0, 11])), HostAt::Name("PBX.example.com".to_owned()));
+        let at = peer(address.clone(), None);
+        assert_eq!(at.address_or_port(5061), Some(SocketAddr::from(([10, 0, 0, 11], 5061))));
+        assert_eq!(at.target(None, None), None);
+        assert_eq!(at.to_string(), "10.0.0.11");
+        assert_eq!(peer(address, Some(5070)).to_string(), "10.0.0.11:5070");
+        let by_name = peer(name, Some(5070));
+        assert_eq!((by_name.address_or_port(5060), by_name.to_string()), (None, "PBX.example.com:5070".to_owned()));
+        let asked = by_name.target(Some(5070), Some(Transport::Tcp)).expect("a name is asked for");
+        assert_eq!(asked.to_string(), "tcp:pbx.example.com:5070");
+    }
+
+    #[test]
+    fn a_way_is_udp_unless_something_else_is_written_or_asked() {
+        let name = || HostAt::Name("a.org".to_owned());
+        let way = |transport, host, port| WayTo { transport, peer: peer(host, port) };
+        let address = || HostAt::Address(IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(way(None, address(), None).known_transport(), Some(Transport::Udp));
+        assert_eq!(way(Some(Transport::Tls), address(), None).known_transport(), Some(Transport::Tls));
+        let place = way(Some(Transport::Tls), address(), None).place();
+        assert_eq!(place, Some((Transport::Tls, SocketAddr::from(([192, 0, 2, 1], 5061)))));
+        assert_eq!(way(None, name(), Some(5060)).known_transport(), Some(Transport::Udp));
+        assert_eq!(way(None, name(), None).known_transport(), None);
+        assert_eq!(way(None, name(), None).place(), None);
+        assert_eq!(
+            way(Some(Transport::Tcp), name(), None).target().map(|asked| asked.to_string()).as_deref(),
+            Some("tcp:a.org")
+        );
     }
 }

@@ -80,8 +80,7 @@ impl Part {
     }
 }
 
-/// Whether the comment begins with the mark of a later version: "D: …", "E * …", "next: …". What "C" marks is here, but for names
-/// instead of addresses, which the file mentions and does not use.
+/// Whether the comment begins with the mark of a later version: "D: …", "E * …", "next: …". What "C" marks is here.
 fn comes_later(comment: &str) -> bool {
     let word = comment.split([' ', ':', ';']).next().unwrap_or_default();
     ["D", "E", "G", "next"].contains(&word)

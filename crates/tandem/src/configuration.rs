@@ -2,34 +2,80 @@
 
 use anyhow::{Context, bail};
 use config::{Checked, Diagnostic, Severity};
+use engine::Answers;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-/// Reads and checks `path`. The inner error: what is wrong in the file, and after that what is probably not meant.
-///
-/// # Errors
-/// The file cannot be read.
-pub(crate) fn load(path: &Path) -> anyhow::Result<Result<Checked, Vec<Diagnostic>>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
-    let Ok(text) = String::from_utf8(bytes) else {
-        bail!("the configuration {} is not UTF-8 text: save it as such", path.display());
-    };
-    Ok(config::load(&path.display().to_string(), &text))
+/// The text of a configuration file.
+pub(crate) struct Source {
+    /// What its diagnostics call it.
+    name: String,
+    text: String,
 }
 
-/// As [`load`], for commands that cannot go on without a right file: what is wrong is printed to standard error.
+/// A file, and what it comes to with what is known of the names in it.
+pub(crate) struct Configuration {
+    pub(crate) source: Arc<Source>,
+    pub(crate) answers: Answers,
+    pub(crate) checked: Checked,
+}
+
+impl Source {
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        let Ok(text) = String::from_utf8(bytes) else {
+            bail!("the configuration {} is not UTF-8 text: save it as such", path.display());
+        };
+        Ok(Self { name: path.display().to_string(), text })
+    }
+
+    /// What the file says while nothing is known of its names.
+    ///
+    /// # Errors
+    /// What is wrong in the file, and after that what is probably not meant.
+    pub(crate) fn check(&self) -> Result<Checked, Vec<Diagnostic>> {
+        config::load(&self.name, &self.text)
+    }
+
+    /// What it says with these answers, while these addresses are down.
+    ///
+    /// # Errors
+    /// As of [`Source::check`].
+    pub(crate) fn check_with(
+        &self,
+        answers: &Answers,
+        down: &BTreeSet<SocketAddr>,
+    ) -> Result<Checked, Vec<Diagnostic>> {
+        config::load_with(&self.name, &self.text, answers, down)
+    }
+
+    /// As [`Source::check`], for commands that cannot go on without a right file: what is wrong is printed to standard error.
+    ///
+    /// # Errors
+    /// Something in the file is wrong.
+    pub(crate) fn check_or_print(&self) -> anyhow::Result<Checked> {
+        match self.check() {
+            Ok(checked) => Ok(checked),
+            Err(diagnostics) => {
+                for diagnostic in &diagnostics {
+                    eprintln!("{diagnostic}\n");
+                }
+                bail!("{} in {}", tally(&diagnostics), self.name)
+            }
+        }
+    }
+}
+
+/// Reads and checks `path` while nothing is known of the names in it. What is wrong is printed to standard error.
 ///
 /// # Errors
 /// The file cannot be read, or something in it is wrong.
 pub(crate) fn load_or_print(path: &Path) -> anyhow::Result<Checked> {
-    match load(path)? {
-        Ok(checked) => Ok(checked),
-        Err(diagnostics) => {
-            for diagnostic in &diagnostics {
-                eprintln!("{diagnostic}\n");
-            }
-            bail!("{} in {}", tally(&diagnostics), path.display())
-        }
-    }
+    Source::read(path)?.check_or_print()
 }
 
 /// Those that keep a file from running.

@@ -58,12 +58,22 @@ fn examples_are_good() {
     let files = toml_files(&root().join("examples"));
     assert!(files.len() >= 4, "only {} examples", files.len());
     for path in files {
-        let output = tandem(&["check", "--config", &path.to_string_lossy()]);
+        let output = tandem(&["check", "--no-dns", "--config", &path.to_string_lossy()]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
         assert_eq!(text(&output.stdout).lines().count(), 1, "a good file takes one line: {}", text(&output.stdout));
     }
     let output = tandem(&["check", "--config", "examples/quickstart.toml"]);
     assert_eq!(text(&output.stdout), "examples/quickstart.toml is good: 1 farm, 1 listener, 2 backends\n");
+}
+
+#[test]
+fn names_are_not_asked_for_where_nobody_wants_it() {
+    let output = tandem(&["check", "--no-dns", "--config", "examples/names.toml"]);
+    let expected = "examples/names.toml is good: 1 farm, 4 listeners, 0 backends; 4 names not asked for\n";
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), expected));
+    let explained = explain(&["--config", "examples/names.toml"], INVITE);
+    assert_eq!(explained.status.code(), Some(0), "{}", text(&explained.stderr));
+    assert!(text(&explained.stdout).contains("503"), "{}", text(&explained.stdout));
 }
 
 #[test]

@@ -1,53 +1,69 @@
 //! The backends of a farm, how they are reached, and which services they belong to.
 
 use super::farm::Names;
-use crate::report::{Report, Span};
+use crate::report::Report;
 use crate::section::Section;
-use engine::{Backend, BackendId, Farm, Maintenance, Ports, Reach, Service, Transport};
-use std::net::SocketAddr;
+use engine::{Backend, BackendId, Listener, Maintenance, Ports, Reach, Target, Transport};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// The backends and where they stand; each is entered into its services. A backend without an address is left out: it was
-/// reported when it was read.
-pub(super) fn backends(
+/// One `[[farm.backend]]` with an address: one backend, or, by name, as many as the name says.
+#[derive(Debug)]
+pub(super) struct Entry<'s> {
+    pub(super) section: &'s Section,
+    /// What they all have in common. Of a name the address is not known: it is unspecified, with the port that is written or usual.
+    pub(super) template: Backend,
+    /// The name that is to be asked for, if it is one.
+    pub(super) target: Option<Target>,
+    /// Each address of the name is a backend of its own.
+    pub(super) expand: bool,
+    /// Indices of its services, each once.
+    pub(super) services: Vec<usize>,
+}
+
+/// The entries in file order. One without an address is left out: it was reported when it was read.
+pub(super) fn entries<'s>(
     farm_name: &str,
-    farm: &Section,
+    farm: &'s Section,
     names: &Names<'_>,
     stateless: bool,
-    services: &mut [Service],
     report: &mut Report<'_>,
-) -> (Vec<Backend>, Vec<Span>) {
+) -> Vec<Entry<'s>> {
     let sections = farm.sections("backend");
     if sections.is_empty() && !farm.is_written("backend") {
         let hint = "add [[farm.backend]] with address = \"10.0.0.11:5060\"".to_owned();
         report.error_with_hint(farm.span(), "this farm has no [[farm.backend]]", Some(hint));
     }
-    let mut backends = Vec::with_capacity(sections.len());
-    let mut spans = Vec::with_capacity(sections.len());
+    let mut entries = Vec::with_capacity(sections.len());
     for section in sections {
-        let chosen = services_of(section, names, report);
-        let Some(backend) = backend(farm_name, section, stateless) else {
-            continue;
-        };
-        for index in chosen {
-            if let Some(service) = services.get_mut(index) {
-                service.backends.push(backends.len());
-            }
-        }
-        backends.push(backend);
-        spans.push(section.span().clone());
+        let services = services_of(section, names, report);
+        entries.extend(entry(farm_name, section, stateless, services));
     }
-    (backends, spans)
+    for entry in entries.iter().filter(|entry| entry.expand && entry.target.is_none()) {
+        let message = format!("`expand` is for a backend by name: {} is one address", entry.written());
+        let hint = "leave it out, or write a name into `address`".to_owned();
+        report.error_with_hint(entry.section.span_of("expand"), message, Some(hint));
+    }
+    entries
 }
 
-/// Each transport that the farm may reach this backend over, with the address there: one, or, where the backend takes the transport of
-/// the client, one for each transport of the farm's clients.
-pub(super) fn reached(farm: &Farm, backend: &Backend) -> Vec<(Transport, SocketAddr)> {
+/// The backends of each service, as indices of entries in file order.
+pub(super) fn pools(entries: &[Entry<'_>], services: usize) -> Vec<Vec<usize>> {
+    let of_service = |service: usize| -> Vec<usize> {
+        let belonging = entries.iter().enumerate().filter(|(_, entry)| entry.services.contains(&service));
+        belonging.map(|(index, _)| index).collect()
+    };
+    (0..services).map(of_service).collect()
+}
+
+/// Each transport that a farm with these listeners may reach this backend over, with the address there: one, or, where the backend
+/// takes the transport of the client, one for each transport of the farm's clients.
+pub(super) fn reached(listeners: &[Listener], backend: &Backend) -> Vec<(Transport, SocketAddr)> {
     if let Some(transport) = backend.transport {
         return vec![(transport, backend.address)];
     }
     let mut reached: Vec<(Transport, SocketAddr)> = Vec::new();
-    for listener in farm.listeners.iter().filter(|listener| listener.outside) {
+    for listener in listeners.iter().filter(|listener| listener.outside) {
         let way = Reach::of(backend).over(listener.transport);
         if !reached.contains(&way) {
             reached.push(way);
@@ -56,11 +72,56 @@ pub(super) fn reached(farm: &Farm, backend: &Backend) -> Vec<(Transport, SocketA
     reached
 }
 
-fn backend(farm_name: &str, section: &Section, stateless: bool) -> Option<Backend> {
+/// Every address that is the backend's own; some may stand here twice.
+pub(super) fn addresses(listeners: &[Listener], backend: &Backend) -> Vec<SocketAddr> {
+    let streams = reached(listeners, backend).into_iter().map(|(_, address)| address);
+    std::iter::once(backend.address).chain(streams).collect()
+}
+
+/// The address of the backend that is a listener of its own farm, if there is one.
+pub(super) fn own_address(listeners: &[Listener], backend: &Backend) -> Option<SocketAddr> {
+    let is_own = |(transport, address): &(Transport, SocketAddr)| {
+        listeners.iter().any(|own| own.bind == *address && own.transport.is_stream() == transport.is_stream())
+    };
+    reached(listeners, backend).into_iter().find(is_own).map(|(_, address)| address)
+}
+
+impl Entry<'_> {
+    /// The address as it stands in the file, with the port where it has one there or is no name.
+    pub(super) fn written(&self) -> String {
+        match (&self.target, self.section.peer("address")) {
+            (Some(_), Some(peer)) => peer.to_string(),
+            _ => self.template.address.to_string(),
+        }
+    }
+
+    /// The backend of this entry that is at `address`, found by the name `host`, and called `name`.
+    pub(super) fn at(&self, farm_name: &str, name: String, address: SocketAddr, host: Option<String>) -> Backend {
+        Backend {
+            id: BackendId::of(farm_name, &name, address),
+            name,
+            address,
+            host,
+            ports: ports(self.section.section("ports"), address),
+            ..self.template.clone()
+        }
+    }
+}
+
+fn entry<'s>(farm_name: &str, section: &'s Section, stateless: bool, services: Vec<usize>) -> Option<Entry<'s>> {
+    let peer = section.peer("address")?;
     let transport = transport(section.text("transport"));
-    let address = section.peer("address")?.or_port(transport.unwrap_or(Transport::Udp).default_port());
-    let name = section.optional_text("name").map_or_else(|| address.to_string(), str::to_owned);
-    Some(Backend {
+    let usual_port = transport.unwrap_or(Transport::Udp).default_port();
+    // Where the transport is the client's, `ports` and the usual ports say the rest: only addresses are asked for.
+    let asked = match transport {
+        Some(transport) => peer.target(peer.port, Some(transport)),
+        None => peer.target(Some(peer.port.unwrap_or(usual_port)), Some(Transport::Udp)),
+    };
+    let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), peer.port.unwrap_or(usual_port));
+    let address = peer.address_or_port(usual_port).unwrap_or(unknown);
+    let by_default = if asked.is_some() { peer.to_string() } else { address.to_string() };
+    let name = section.optional_text("name").map_or(by_default, str::to_owned);
+    let template = Backend {
         id: BackendId::of(farm_name, &name, address),
         name,
         address,
@@ -80,7 +141,8 @@ fn backend(farm_name: &str, section: &Section, stateless: bool) -> Option<Backen
             "cut" => Maintenance::Cut,
             _ => Maintenance::Off,
         },
-    })
+    };
+    Some(Entry { section, template, target: asked, expand: section.boolean("expand"), services })
 }
 
 /// `None`: the client's.
@@ -129,7 +191,7 @@ fn services_of(section: &Section, names: &Names<'_>, report: &mut Report<'_>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::Verify;
+    use engine::{Farm, Verify};
 
     #[test]
     fn a_backend_arrives_in_each_of_its_services() {
@@ -165,7 +227,10 @@ mod tests {
     fn reached_at(lines: &str) -> Vec<(Transport, String)> {
         let farm = farm_with(lines);
         let backend = farm.backends.first().expect("one backend is written");
-        reached(&farm, backend).into_iter().map(|(transport, address)| (transport, address.to_string())).collect()
+        reached(&farm.listeners, backend)
+            .into_iter()
+            .map(|(transport, address)| (transport, address.to_string()))
+            .collect()
     }
 
     #[test]
@@ -193,5 +258,49 @@ mod tests {
         let backend = farm.backends.first().expect("one backend is written");
         assert_eq!((backend.transport, backend.ports), (None, Ports { tcp: 5070, tls: 5061 }));
         assert_eq!(backend.verify, Verify::File("ca.pem".to_owned()));
+    }
+
+    fn asked(lines: &str) -> Vec<String> {
+        let text = format!(
+            "[[farm]]\nname = \"a\"\ncertificates = [\"a.pem\"]\n\
+             listen = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\", \"tls:127.0.0.1:5061\"]\n[[farm.backend]]\n{lines}\n"
+        );
+        let checked = crate::load("f", &text).expect("the file is right");
+        assert!(checked.settings.farms.iter().all(|farm| farm.backends.is_empty()));
+        checked.names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_name_is_asked_for_as_the_backend_is_reached() {
+        assert_eq!(asked("address = \"PBX.example.com\""), ["udp:pbx.example.com"]);
+        assert_eq!(asked("address = \"pbx.example.com:5070\""), ["udp:pbx.example.com:5070"]);
+        assert_eq!(asked("address = \"pbx.example.com\"\ntransport = \"tls\""), ["tls:pbx.example.com"]);
+        assert_eq!(asked("address = \"pbx.example.com\"\ntransport = \"same\""), ["udp:pbx.example.com:5060"]);
+        assert_eq!(asked("address = \"pbx.example.com:5070\"\ntransport = \"same\""), ["udp:pbx.example.com:5070"]);
+    }
+
+    #[test]
+    fn only_names_expand() {
+        let errors = |address: &str| -> Vec<usize> {
+            let text = format!(
+                "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.backend]]\naddress = \"{address}\"\nexpand = true\n"
+            );
+            crate::load("f", &text).err().unwrap_or_default().iter().map(|error| error.line).collect()
+        };
+        assert_eq!(errors("127.0.0.11"), [6]);
+        assert!(errors("pbx.example.com").is_empty());
+    }
+
+    #[test]
+    fn two_entries_of_one_name_are_told_apart_by_what_they_are_called() {
+        let errors = |name: &str| -> Vec<usize> {
+            let text = format!(
+                "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.backend]]\naddress = \"pbx.example.com\"\n\
+                 [[farm.backend]]\naddress = \"pbx.example.com\"\n{name}\n"
+            );
+            crate::load("f", &text).err().unwrap_or_default().iter().map(|error| error.line).collect()
+        };
+        assert_eq!(errors(""), [6]);
+        assert!(errors("name = \"other\"").is_empty());
     }
 }

@@ -2,26 +2,24 @@
 
 use super::farm::Draft;
 use crate::report::{Report, Span};
-use crate::section::{Section, Value};
+use crate::section::Section;
 use engine::{Farm, Transport};
 use std::net::SocketAddr;
 
-/// Backends and the `out` addresses of trunks need a listener of their family. That it stands on the side of the backends and speaks
-/// their transport is asked where there is one.
-pub(super) fn check(draft: &Draft, section: &Section, report: &mut Report<'_>) {
+/// Backends and the `out` addresses of trunks need a listener of their family. That it stands on their side and speaks their
+/// transport is asked where there is one. What is named is not known well enough.
+pub(super) fn check(draft: &Draft<'_>, section: &Section, report: &mut Report<'_>) {
     // Without any listener there is something else to mend first.
     if draft.farm.listeners.is_empty() {
         return;
     }
-    for (backend, span) in draft.farm.backends.iter().zip(&draft.backends) {
-        let transport = backend.transport.unwrap_or(Transport::Udp);
-        reach(&draft.farm, transport, backend.address, span, report);
+    for entry in draft.entries.iter().filter(|entry| entry.target.is_none()) {
+        let transport = entry.template.transport.unwrap_or(Transport::Udp);
+        reach(&draft.farm, transport, entry.template.address, entry.section.span(), report);
     }
-    for trunk in section.sections("trunk") {
-        for item in trunk.list("out") {
-            if let Value::Address(address) = item.value {
-                reach(&draft.farm, Transport::Udp, address, &item.span, report);
-            }
+    for (way, span) in section.sections("trunk").iter().flat_map(|trunk| trunk.ways("out")) {
+        if let Some((transport, address)) = way.place() {
+            reach(&draft.farm, transport, address, span, report);
         }
     }
 }

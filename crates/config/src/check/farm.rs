@@ -1,21 +1,31 @@
 //! One farm from its section.
 
-use super::{backend, family, listener, service, stateless, streams, trunk, warnings};
+use super::backend::{self, Entry};
+use super::known::Known;
+use super::outside::{self, Outside};
+use super::placed::{self, Ground};
+use super::{family, listener, service, stateless, streams, trunk, warnings};
 use crate::nearest;
 use crate::read;
 use crate::registry;
 use crate::report::{Report, Span};
 use crate::section::Section;
-use engine::{Farm, FarmId, Registrations, Symmetric};
+use engine::{ClientCertificates, Farm, FarmId, Registrations, Symmetric, Target};
 
 /// A farm and where its parts stand; each list of places is parallel to the farm's list of the same name.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct Draft<'s> {
     pub(super) farm: Farm,
     pub(super) header: Span,
     pub(super) listeners: Vec<Span>,
     pub(super) services: Vec<Span>,
     pub(super) backends: Vec<Span>,
+    /// The backends as they are written: of those by name the farm has what is known.
+    pub(super) entries: Vec<Entry<'s>>,
+    /// Indices into `entries`, parallel to the services.
+    pub(super) pools: Vec<Vec<usize>>,
+    /// Every name that the farm needs; some may stand here twice.
+    pub(super) targets: Vec<Target>,
 }
 
 /// The names of a farm that others in it may mention, in file order: a position here is an index of the checked farm.
@@ -38,57 +48,76 @@ impl Names<'_> {
 }
 
 /// `None`: the farm is of a profile that this version does not have.
-pub(super) fn farm(section: &Section, report: &mut Report<'_>) -> Option<Draft> {
+pub(super) fn farm<'s>(section: &'s Section, known: &Known<'_>, report: &mut Report<'_>) -> Option<Draft<'s>> {
     if section.is_incomplete() {
         return None;
     }
     let written = section.sections("service");
     let implied = [read::implied(&registry::SERVICE, section.span(), report)];
     let service_sections = if written.is_empty() { implied.as_slice() } else { written };
+    let trunk_sections = section.sections("trunk");
     let names = Names {
-        trunks: section.sections("trunk").iter().map(|trunk| trunk.optional_text("name").unwrap_or_default()).collect(),
+        trunks: trunk_sections.iter().map(|trunk| trunk.optional_text("name").unwrap_or_default()).collect(),
         services: service_sections.iter().map(service::name).collect(),
     };
     let is_stateless = section.text("transactions") == "stateless";
     if is_stateless {
         stateless::check(section, service_sections, section.sections("backend"), report);
     }
-    let farm_name = section.optional_text("name").unwrap_or_default();
+    let name = section.optional_text("name").unwrap_or_default();
     let (listeners, listener_spans): (Vec<_>, Vec<_>) = listener::listeners(section).into_iter().unzip();
+    let way_out = Outside { listeners: &listeners, known };
     let mut services = service::services(service_sections, &names, is_stateless, report);
-    let (backends, backend_spans) = backend::backends(farm_name, section, &names, is_stateless, &mut services, report);
-    let (origin_header, source_header) = headers(section, report);
+    way_out.find_domains(&mut services);
+    let trunks = trunk::trunks(trunk_sections, &names, &way_out, report);
+    let entries = backend::entries(name, section, &names, is_stateless, report);
+    let ground = Ground { farm_name: name, listeners: &listeners, known };
+    let (backends, backend_spans) = placed::backends(&entries, &ground, &mut services, report);
+    let of_backends = entries.iter().filter_map(|entry| entry.target.clone());
     let draft = Draft {
-        farm: Farm {
-            id: FarmId::of(farm_name),
-            name: farm_name.to_owned(),
-            listeners,
-            domains: texts(section, "domains"),
-            // What is not written is off where nothing can be remembered.
-            registrations: if is_stateless { Registrations::Off } else { registrations(section.text("registrations")) },
-            stateless: is_stateless,
-            symmetric: symmetric(section.text("symmetric")),
-            keepalive: section.optional_duration("keepalive"),
-            origin_header,
-            source_header,
-            certificates: texts(section, "certificates"),
-            client_ca: section.optional_text("client_ca").map(str::to_owned),
-            client_certificates: engine::ClientCertificates::Verify,
-            origins: texts(section, "origins"),
-            max_call_time: section.duration("max_call_time"),
-            trunks: trunk::trunks(section.sections("trunk"), &names, report),
-            services,
-            backends,
-        },
+        targets: of_backends.chain(outside::targets(trunk_sections, &services)).collect(),
+        pools: backend::pools(&entries, services.len()),
+        entries,
         header: section.span().clone(),
         listeners: listener_spans,
         services: service_sections.iter().map(|service| service.span().clone()).collect(),
         backends: backend_spans,
+        farm: Farm { listeners, trunks, services, backends, ..settings(name, section, is_stateless, report) },
     };
     family::check(&draft, section, report);
     streams::check(&draft, section, report);
+    outside::check(&draft, trunk_sections, report);
     warnings::warn(&draft, report);
     Some(draft)
+}
+
+/// The farm without its listeners, trunks, services and backends.
+fn settings(name: &str, section: &Section, is_stateless: bool, report: &mut Report<'_>) -> Farm {
+    let (origin_header, source_header) = headers(section, report);
+    Farm {
+        id: FarmId::of(name),
+        name: name.to_owned(),
+        listeners: Vec::new(),
+        domains: texts(section, "domains"),
+        // What is not written is off where nothing can be remembered.
+        registrations: if is_stateless { Registrations::Off } else { registrations(section.text("registrations")) },
+        stateless: is_stateless,
+        symmetric: symmetric(section.text("symmetric")),
+        keepalive: section.optional_duration("keepalive"),
+        origin_header,
+        source_header,
+        certificates: texts(section, "certificates"),
+        client_ca: section.optional_text("client_ca").map(str::to_owned),
+        client_certificates: match section.text("client_certificates") {
+            "require" => ClientCertificates::Require,
+            _ => ClientCertificates::Verify,
+        },
+        origins: texts(section, "origins"),
+        max_call_time: section.duration("max_call_time"),
+        trunks: Vec::new(),
+        services: Vec::new(),
+        backends: Vec::new(),
+    }
 }
 
 fn texts(section: &Section, key: &str) -> Vec<String> {
@@ -140,13 +169,13 @@ fn index_of(kind: &str, names: &[&str], name: &str, span: &Span, report: &mut Re
 
 #[cfg(test)]
 mod tests {
-    use engine::{Registrations, Symmetric};
+    use engine::{ClientCertificates, Registrations, Symmetric};
 
     #[test]
     fn settings_of_a_farm_arrive() {
         let text = "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\", \"wss:127.0.0.1:443\"]\ndomains = [\"Example.COM\", \"2001:db8::1\"]\n\
             registrations = \"path\"\nsymmetric = \"never\"\nkeepalive = \"off\"\norigin_header = \"X-From\"\nsource_header = \"X-IP\"\n\
-            max_call_time = \"2h\"\ncertificates = [\"/etc/a.pem\", \"b.pem\"]\nclient_ca = \"../ca.pem\"\n\
+            max_call_time = \"2h\"\ncertificates = [\"/etc/a.pem\", \"b.pem\"]\nclient_ca = \"../ca.pem\"\nclient_certificates = \"require\"\n\
             origins = [\"https://Phone.example.com\"]\n[[farm.backend]]\naddress = \"127.0.0.11\"\n";
         let checked = crate::load("f", text).expect("the file is right");
         let farm = checked.settings.farms.first().expect("one farm is written");
@@ -158,6 +187,7 @@ mod tests {
         // Paths stay as they are written: nothing here knows the folder.
         assert_eq!(farm.certificates, ["/etc/a.pem", "b.pem"]);
         assert_eq!(farm.client_ca.as_deref(), Some("../ca.pem"));
+        assert_eq!(farm.client_certificates, ClientCertificates::Require);
         assert_eq!(farm.origins, ["https://phone.example.com"]);
         assert_eq!(farm.id, engine::FarmId::of("a"));
     }

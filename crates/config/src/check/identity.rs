@@ -1,10 +1,10 @@
 //! What must be one of its kind: names, the ids made of them, and addresses.
 
-use super::backend;
+use super::backend::{self, Entry};
 use super::farm::Draft;
 use crate::report::{Report, Span};
 use crate::section::Section;
-use engine::{Backend, Listener};
+use engine::Listener;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ pub(super) fn unique_names(kind: &str, sections: &[Section], report: &mut Report
 }
 
 /// Names of farms, and their ids.
-pub(super) fn farms(drafts: &[Draft], report: &mut Report<'_>) {
+pub(super) fn farms(drafts: &[Draft<'_>], report: &mut Report<'_>) {
     let named = || drafts.iter().filter(|draft| !draft.farm.name.is_empty());
     unique(
         named().map(|draft| (draft.farm.name.as_str(), &draft.header)),
@@ -28,12 +28,12 @@ pub(super) fn farms(drafts: &[Draft], report: &mut Report<'_>) {
     collisions("farm", ids, report);
 }
 
-/// Names and addresses of backends within each farm, and their ids in all of them.
-pub(super) fn backends(drafts: &[Draft], report: &mut Report<'_>) {
+/// Names and addresses of backends within each farm, and their ids in all of them. What a name leads to is chosen so that it is
+/// right.
+pub(super) fn backends(drafts: &[Draft<'_>], report: &mut Report<'_>) {
     for draft in drafts {
-        let placed = || draft.farm.backends.iter().zip(&draft.backends);
         unique(
-            placed().map(|(backend, span)| (backend.name.as_str(), span)),
+            draft.entries.iter().map(|entry| (entry.template.name.as_str(), entry.section.span())),
             |name| format!("two backends are called \"{name}\""),
             report,
         );
@@ -49,18 +49,18 @@ pub(super) fn backends(drafts: &[Draft], report: &mut Report<'_>) {
 }
 
 /// Who sent a request is known by its address: every address of a backend is its own.
-fn addresses(draft: &Draft, report: &mut Report<'_>) {
-    let mut by_address: HashMap<SocketAddr, (&Backend, &Span)> = HashMap::new();
-    for (backend, span) in draft.farm.backends.iter().zip(&draft.backends) {
-        let streams = backend::reached(&draft.farm, backend).into_iter().map(|(_, address)| address);
-        for address in std::iter::once(backend.address).chain(streams) {
-            let (other, first) = *by_address.entry(address).or_insert((backend, span));
+fn addresses(draft: &Draft<'_>, report: &mut Report<'_>) {
+    let mut by_address: HashMap<SocketAddr, &Entry<'_>> = HashMap::new();
+    for entry in with_address(draft) {
+        let (backend, span) = (&entry.template, entry.section.span());
+        for address in backend::addresses(&draft.farm.listeners, backend) {
+            let other = *by_address.entry(address).or_insert(entry);
             // Its own address over another transport; or same address and same name, which is one slip, reported once.
-            if other.name == backend.name {
+            if other.template.name == backend.name {
                 continue;
             }
-            let line = report.line_of(first);
-            let hint = if address == backend.address && address == other.address {
+            let line = report.line_of(other.section.span());
+            let hint = if address == backend.address && address == other.template.address {
                 format!("it is that of line {line}; one backend may be in several services")
             } else {
                 format!("it is one of line {line}; give each backend `ports` of its own")
@@ -71,8 +71,12 @@ fn addresses(draft: &Draft, report: &mut Report<'_>) {
     }
 }
 
+fn with_address<'d, 's>(draft: &'d Draft<'s>) -> impl Iterator<Item = &'d Entry<'s>> {
+    draft.entries.iter().filter(|entry| entry.target.is_none())
+}
+
 /// Listeners of all farms: each belongs to one farm and one side, and what is connected to speaks one transport.
-pub(super) fn listeners(drafts: &[Draft], report: &mut Report<'_>) {
+pub(super) fn listeners(drafts: &[Draft<'_>], report: &mut Report<'_>) {
     let placed = || drafts.iter().flat_map(|draft| draft.farm.listeners.iter().zip(&draft.listeners));
     let texts: Vec<(String, &Span)> = placed().map(|(listener, span)| (written(listener), span)).collect();
     unique(
@@ -105,14 +109,10 @@ fn written(listener: &Listener) -> String {
 }
 
 /// A farm that is its own backend would turn every request in a circle.
-fn own_listener(draft: &Draft, report: &mut Report<'_>) {
-    for (backend, span) in draft.farm.backends.iter().zip(&draft.backends) {
-        let own = backend::reached(&draft.farm, backend).into_iter().find(|(transport, address)| {
-            let mut listeners = draft.farm.listeners.iter();
-            listeners.any(|own| own.bind == *address && own.transport.is_stream() == transport.is_stream())
-        });
-        if let Some((_, address)) = own {
-            report.error(span, format!("{address} is a listener of this farm itself"));
+fn own_listener(draft: &Draft<'_>, report: &mut Report<'_>) {
+    for entry in with_address(draft) {
+        if let Some(address) = backend::own_address(&draft.farm.listeners, &entry.template) {
+            report.error(entry.section.span(), format!("{address} is a listener of this farm itself"));
         }
     }
 }

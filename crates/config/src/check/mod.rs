@@ -4,7 +4,10 @@ mod backend;
 mod family;
 mod farm;
 mod identity;
+pub(crate) mod known;
 mod listener;
+mod outside;
+mod placed;
 mod service;
 mod stateless;
 mod streams;
@@ -14,20 +17,24 @@ mod warnings;
 use crate::report::Report;
 use crate::section::Section;
 use crate::{Checked, Dns, Log, LogFormat, LogLevel, UnitSettings};
-use engine::{Limits, Settings};
+use engine::{Limits, Settings, Target};
+use known::Known;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Checks everything. The result may run only if no error was reported.
-pub(crate) fn everything(root: &Section, report: &mut Report<'_>) -> Checked {
+pub(crate) fn everything(root: &Section, known: &Known<'_>, report: &mut Report<'_>) -> Checked {
     let sections = root.sections("farm");
     if sections.is_empty() && !root.is_written("farm") {
         let hint = "a file needs one [[farm]] with `name` and `listen`, and one [[farm.backend]] with `address`";
         report.error_with_hint(&(0..0), "there is no [[farm]]", Some(hint.to_owned()));
     }
-    let drafts: Vec<farm::Draft> = sections.iter().filter_map(|section| farm::farm(section, report)).collect();
+    let drafts: Vec<farm::Draft<'_>> =
+        sections.iter().filter_map(|section| farm::farm(section, known, report)).collect();
     identity::farms(&drafts, report);
     identity::backends(&drafts, report);
     identity::listeners(&drafts, report);
+    let names: BTreeSet<Target> = drafts.iter().flat_map(|draft| draft.targets.iter().cloned()).collect();
     Checked {
         settings: Settings {
             farms: drafts.into_iter().map(|draft| draft.farm).collect(),
@@ -36,6 +43,7 @@ pub(crate) fn everything(root: &Section, report: &mut Report<'_>) -> Checked {
         unit: unit(root.section("unit")),
         dns: Dns { servers: root.section("dns").addresses("servers") },
         log: log(root.section("log")),
+        names: names.into_iter().collect(),
         warnings: Vec::new(),
     }
 }

@@ -1,30 +1,31 @@
 //! What listeners over TLS and WebSocket need of their farm, and what backends need of its listeners.
 
-use super::backend;
+use super::backend::{self, Entry};
 use super::family;
 use super::farm::Draft;
+use super::outside::written_host;
 use crate::report::{Report, Span};
 use crate::section::Section;
-use engine::{Backend, Farm, Listener, Ports, Transport, Verify};
-use std::net::{IpAddr, SocketAddr};
+use engine::{ClientCertificates, Listener, Ports, Transport, Verify};
+use std::net::SocketAddr;
 
-pub(super) fn check(draft: &Draft, section: &Section, report: &mut Report<'_>) {
+pub(super) fn check(draft: &Draft<'_>, section: &Section, report: &mut Report<'_>) {
     // Without any listener there is something else to mend first.
     if draft.farm.listeners.is_empty() {
         return;
     }
     certificates(draft, section, report);
+    client_certificates(draft, section, report);
     origins(draft, section, report);
-    // Backends without an address are not in the farm.
-    let sections = section.sections("backend").iter().filter(|written| written.peer("address").is_some());
-    for (backend, written) in draft.farm.backends.iter().zip(sections) {
-        spoken(&draft.farm, section, backend, written, report);
-        ports(backend, written, report);
-        verify(&draft.farm, backend, written, report);
+    let has_inside = !section.list("inside").is_empty();
+    for entry in &draft.entries {
+        spoken(&draft.farm.listeners, has_inside, entry, report);
+        ports(entry, report);
+        verify(&draft.farm.listeners, entry, report);
     }
 }
 
-fn certificates(draft: &Draft, section: &Section, report: &mut Report<'_>) {
+fn certificates(draft: &Draft<'_>, section: &Section, report: &mut Report<'_>) {
     let add = "add one such as \"tls:*:5061\" to `listen`";
     let has_some = !draft.farm.certificates.is_empty();
     match first(draft, Transport::is_secure) {
@@ -48,8 +49,17 @@ fn certificates(draft: &Draft, section: &Section, report: &mut Report<'_>) {
     }
 }
 
+/// Without an authority no certificate is a right one, so that nobody would be let in.
+fn client_certificates(draft: &Draft<'_>, section: &Section, report: &mut Report<'_>) {
+    if draft.farm.client_certificates == ClientCertificates::Require && !section.is_written("client_ca") {
+        let message = "`client_certificates = \"require\"` refuses everybody: the farm has no `client_ca`";
+        let hint = "add client_ca = \"/etc/tandem/clients.pem\", a file with the authorities of the clients";
+        report.error_with_hint(section.span_of("client_certificates"), message, Some(hint.to_owned()));
+    }
+}
+
 /// A browser lets every page that it shows open a WebSocket, so it is for the farm to say which ones may.
-fn origins(draft: &Draft, section: &Section, report: &mut Report<'_>) {
+fn origins(draft: &Draft<'_>, section: &Section, report: &mut Report<'_>) {
     let has_some = !draft.farm.origins.is_empty();
     match first(draft, Transport::is_web_socket) {
         Some((listener, span)) if !has_some => {
@@ -66,26 +76,29 @@ fn origins(draft: &Draft, section: &Section, report: &mut Report<'_>) {
 }
 
 /// The first listener of such a transport.
-fn first(draft: &Draft, is_such: fn(Transport) -> bool) -> Option<(&Listener, &Span)> {
+fn first<'d>(draft: &'d Draft<'_>, is_such: fn(Transport) -> bool) -> Option<(&'d Listener, &'d Span)> {
     draft.farm.listeners.iter().zip(&draft.listeners).find(|(listener, _)| is_such(listener.transport))
 }
 
-/// Requests leave to a backend by a listener on its side that speaks its transport, in its family.
-fn spoken(farm: &Farm, section: &Section, backend: &Backend, written: &Section, report: &mut Report<'_>) {
-    for (transport, address) in backend::reached(farm, backend) {
+/// Requests leave to a backend by a listener on its side that speaks its transport, in its family if that is known.
+fn spoken(listeners: &[Listener], has_inside: bool, entry: &Entry<'_>, report: &mut Report<'_>) {
+    let (backend, written) = (&entry.template, entry.section);
+    let is_named = entry.target.is_some();
+    for (transport, address) in backend::reached(listeners, backend) {
         let of_family: Vec<&Listener> =
-            farm.listeners.iter().filter(|listener| listener.bind.is_ipv4() == address.is_ipv4()).collect();
+            listeners.iter().filter(|listener| is_named || listener.bind.is_ipv4() == address.is_ipv4()).collect();
         // That there is none of its family at all is reported as such.
         if of_family.is_empty() || of_family.iter().any(|one| one.inside && one.transport == transport) {
             continue;
         }
-        let (spoken, family) = (transport.name(), family::name(address));
+        let spoken = transport.name();
+        let family = if is_named { String::new() } else { format!(" for {}", family::name(address)) };
         let same = if backend.transport.is_none() { " (transport = \"same\")" } else { "" };
         let message = format!(
-            "backend \"{}\"{same} is reached over {spoken}, and the inside of this farm has no {spoken} listener for {family}",
+            "backend \"{}\"{same} is reached over {spoken}, and the inside of this farm has no {spoken} listener{family}",
             backend.name
         );
-        let mut hint = missing(transport, address, &of_family, !section.list("inside").is_empty());
+        let mut hint = missing(transport, address, &of_family, has_inside);
         let instead =
             of_family.iter().find(|one| one.inside && matches!(one.transport, Transport::Tcp | Transport::Tls));
         if let Some(instead) = instead
@@ -100,11 +113,7 @@ fn spoken(farm: &Farm, section: &Section, backend: &Backend, written: &Section, 
 /// What to write, at an address that the farm has already.
 fn missing(transport: Transport, address: SocketAddr, of_family: &[&Listener], has_inside: bool) -> String {
     let near = of_family.iter().find(|listener| listener.inside).or(of_family.first());
-    let host = match near.map_or(address.ip(), |listener| listener.bind.ip()) {
-        IpAddr::V4(any) if any.is_unspecified() => "*".to_owned(),
-        IpAddr::V4(own) => own.to_string(),
-        IpAddr::V6(own) => format!("[{own}]"),
-    };
+    let host = written_host(near.map_or(address.ip(), |listener| listener.bind.ip()));
     let listener = format!("\"{}:{host}:{}\"", transport.name(), transport.default_port());
     if has_inside {
         format!("add {listener} to `inside`")
@@ -114,7 +123,8 @@ fn missing(transport: Transport, address: SocketAddr, of_family: &[&Listener], h
 }
 
 /// What is written as it would be anyhow does no harm.
-fn ports(backend: &Backend, written: &Section, report: &mut Report<'_>) {
+fn ports(entry: &Entry<'_>, report: &mut Report<'_>) {
+    let backend = &entry.template;
     let Some(transport) = backend.transport else {
         return;
     };
@@ -123,15 +133,16 @@ fn ports(backend: &Backend, written: &Section, report: &mut Report<'_>) {
         let message = format!(
             "`ports` is for transport = \"same\": this backend is reached over {} at {}",
             transport.name(),
-            backend.address
+            entry.written()
         );
         let hint = "write the port into `address`, or set transport = \"same\"";
-        report.error_with_hint(written.span_of("ports"), message, Some(hint.to_owned()));
+        report.error_with_hint(entry.section.span_of("ports"), message, Some(hint.to_owned()));
     }
 }
 
-fn verify(farm: &Farm, backend: &Backend, written: &Section, report: &mut Report<'_>) {
-    let span = written.span_of("verify");
+fn verify(listeners: &[Listener], entry: &Entry<'_>, report: &mut Report<'_>) {
+    let backend = &entry.template;
+    let span = entry.section.span_of("verify");
     let plain = backend.transport.filter(|transport| !transport.is_secure());
     // What holds by default may be written everywhere.
     if let Some(transport) = plain
@@ -141,7 +152,7 @@ fn verify(farm: &Farm, backend: &Backend, written: &Section, report: &mut Report
         let hint = "set transport = \"tls\" or \"same\", or leave `verify` out";
         report.error_with_hint(span, message, Some(hint.to_owned()));
     }
-    let over_tls = backend::reached(farm, backend).iter().any(|(transport, _)| transport.is_secure());
+    let over_tls = backend::reached(listeners, backend).iter().any(|(transport, _)| transport.is_secure());
     if over_tls && backend.verify == Verify::Off {
         let message =
             format!("the certificate of backend \"{}\" is not checked: anybody in between can listen", backend.name);
@@ -196,6 +207,32 @@ mod tests {
         let listen = "listen = [\"udp:127.0.0.1:5060\"]\ninside = [\"udp:127.0.0.2:5060\", \"tls:127.0.0.2:5061\"]";
         assert_eq!(told(&found(listen, PLAIN)), [(Severity::Error, 4)]);
         assert!(found(&format!("{listen}\ncertificates = [\"a.pem\"]"), PLAIN).is_empty());
+    }
+
+    #[test]
+    fn nobody_is_refused_for_want_of_an_authority() {
+        let listen = "listen = [\"udp:127.0.0.1:5060\", \"tls:127.0.0.1:5061\"]\ncertificates = [\"a.pem\"]";
+        let with = |lines: &str| told(&found(&format!("{listen}\n{lines}"), PLAIN));
+        assert_eq!(with("client_certificates = \"require\""), [(Severity::Error, 5)]);
+        assert!(with("client_certificates = \"require\"\nclient_ca = \"ca.pem\"").is_empty());
+        assert!(with("client_certificates = \"verify\"").is_empty());
+    }
+
+    #[test]
+    fn a_backend_by_name_needs_its_listener_too() {
+        let by_name = |lines: &str| format!("[[farm.backend]]\naddress = \"pbx.example.com\"\n{lines}\n");
+        let udp = "listen = [\"udp:127.0.0.1:5060\"]";
+        assert!(found(udp, &by_name("")).is_empty());
+        let over_tls = found(udp, &by_name("transport = \"tls\""));
+        assert_eq!(told(&over_tls), [(Severity::Error, 6)]);
+        let message =
+            "backend \"pbx.example.com\" is reached over tls, and the inside of this farm has no tls listener";
+        assert!(over_tls.iter().all(|one| one.message == message), "{over_tls:?}");
+        assert_eq!(hints(&over_tls), ["write an `inside` that has \"tls:127.0.0.1:5061\", or add it to `listen`"]);
+        assert_eq!(told(&found(udp, &by_name("ports = { tcp = 5070 }"))), [(Severity::Error, 6)]);
+        assert_eq!(told(&found(udp, &by_name("verify = \"ca.pem\""))), [(Severity::Error, 6)]);
+        // Of either family: nobody knows yet which it is.
+        assert!(found("listen = [\"udp:[::1]:5060\"]", &by_name("")).is_empty());
     }
 
     #[test]

@@ -2,13 +2,19 @@
 
 use super::farm::Names;
 use super::identity;
+use super::outside::Outside;
 use crate::report::{Report, Span};
 use crate::section::{Section, Value};
 use engine::Trunk;
 use ipnet::IpNet;
 
 /// One trunk for each section, also for a broken one: indices depend on it.
-pub(super) fn trunks(sections: &[Section], names: &Names<'_>, report: &mut Report<'_>) -> Vec<Trunk> {
+pub(super) fn trunks(
+    sections: &[Section],
+    names: &Names<'_>,
+    outside: &Outside<'_>,
+    report: &mut Report<'_>,
+) -> Vec<Trunk> {
     identity::unique_names("trunk", sections, report);
     let mut taken: Vec<(IpNet, &str)> = Vec::new();
     let mut trunks = Vec::with_capacity(sections.len());
@@ -27,15 +33,11 @@ pub(super) fn trunks(sections: &[Section], names: &Names<'_>, report: &mut Repor
             addresses: section.networks("addresses"),
             service,
             trusted: section.boolean("trusted"),
-            out: section.addresses("out").into_iter().map(over_udp).collect(),
-            verify: engine::Verify::System,
+            out: outside.places(section),
+            verify: section.verify("verify").clone(),
         });
     }
     trunks
-}
-
-fn over_udp(address: std::net::SocketAddr) -> engine::Place {
-    engine::Place { transport: engine::Transport::Udp, address, host: None }
 }
 
 /// A request from an address of two trunks would be of either.
@@ -60,7 +62,12 @@ mod tests {
         assert_eq!((trunk.name.as_str(), trunk.service, trunk.trusted), ("carrier", Some(0), true));
         let addresses: Vec<String> = trunk.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["198.51.100.0/28", "127.0.0.9/32"]);
-        assert_eq!(trunk.out.first().map(|place| place.address.to_string()).as_deref(), Some("198.51.100.1:5060"));
+        let over_udp = engine::Place {
+            transport: engine::Transport::Udp,
+            address: "198.51.100.1:5060".parse().expect("an address"),
+            host: None,
+        };
+        assert_eq!((trunk.out.as_slice(), &trunk.verify), ([over_udp].as_slice(), &engine::Verify::System));
     }
 
     #[test]

@@ -5,23 +5,23 @@ use crate::report::Report;
 use engine::{Farm, Listener, Rule, Service};
 use std::net::{IpAddr, Ipv4Addr};
 
-pub(super) fn warn(draft: &Draft, report: &mut Report<'_>) {
+pub(super) fn warn(draft: &Draft<'_>, report: &mut Report<'_>) {
     unused_services(draft, report);
     split_users(draft, report);
     public_farm(draft, report);
 }
 
 /// Services that no request reaches, or that reach no backend.
-fn unused_services(draft: &Draft, report: &mut Report<'_>) {
+fn unused_services(draft: &Draft<'_>, report: &mut Report<'_>) {
     let mut catch_all: Option<&str> = None;
-    for (service, span) in draft.farm.services.iter().zip(&draft.services) {
+    for ((service, span), pool) in draft.farm.services.iter().zip(&draft.services).zip(&draft.pools) {
         if let Some(first) = catch_all
             && !is_referred_to(&draft.farm, service)
         {
             let message =
                 format!("service \"{}\" is never reached: \"{first}\" before it matches everything", service.name);
             report.warning(span, message, "move it up: the first service in file order whose rule matches serves");
-        } else if service.backends.is_empty() && !draft.farm.backends.is_empty() {
+        } else if pool.is_empty() && !draft.entries.is_empty() {
             let message = format!("service \"{}\" has no backend", service.name);
             report.warning(
                 span,
@@ -57,13 +57,12 @@ fn is_catch_all(rule: &Rule) -> bool {
 }
 
 /// A user whose REGISTER reaches one pool and whose INVITE another calls a PBX that does not know him.
-fn split_users(draft: &Draft, report: &mut Report<'_>) {
-    let services = &draft.farm.services;
-    for (service, span) in services.iter().zip(&draft.services) {
+fn split_users(draft: &Draft<'_>, report: &mut Report<'_>) {
+    for ((service, span), pool) in draft.farm.services.iter().zip(&draft.services).zip(&draft.pools) {
         let Some(condition) = splitting_condition(&service.rule) else {
             continue;
         };
-        if services.iter().any(|other| !same_pool(other, service)) {
+        if draft.pools.iter().any(|other| other != pool) {
             let message = format!(
                 "`{condition}` may send a user's REGISTER and INVITE to different services (\"{}\" and another)",
                 service.name
@@ -91,12 +90,8 @@ fn splitting_condition(rule: &Rule) -> Option<&'static str> {
     }
 }
 
-fn same_pool(one: &Service, other: &Service) -> bool {
-    one.backends == other.backends
-}
-
 /// Where the farm's address is known to everybody, PBXs must be set up for that.
-fn public_farm(draft: &Draft, report: &mut Report<'_>) {
+fn public_farm(draft: &Draft<'_>, report: &mut Report<'_>) {
     let farm = &draft.farm;
     let public = farm
         .listeners
@@ -209,6 +204,23 @@ mod tests {
             [[farm.service]]\nname = \"two\"\n";
         let found = warnings(&farm("udp:10.0.0.2:5060", &format!("{moved}{BACKENDS}")));
         assert_eq!(found, ["service \"three\" has no backend"]);
+    }
+
+    #[test]
+    fn a_backend_by_name_is_one_before_anybody_knows_it() {
+        let services =
+            "[[farm.service]]\nname = \"one\"\nmatch = { method = [\"REGISTER\"] }\n[[farm.service]]\nname = \"two\"\n";
+        let backend =
+            |services: &str| format!("[[farm.backend]]\naddress = \"pbx.example.com\"\nservice = [{services}]\n");
+        let both = format!("{services}{}", backend("\"one\", \"two\""));
+        assert!(warnings(&farm("udp:10.0.0.2:5060", &both)).is_empty());
+        let split =
+            format!("{services}{}[[farm.backend]]\naddress = \"10.0.0.11\"\nservice = [\"one\"]\n", backend("\"two\""));
+        let found = warnings(&farm("udp:10.0.0.2:5060", &split));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found.iter().all(|message| message.starts_with("`method`")));
+        let found = warnings(&farm("udp:10.0.0.2:5060", &format!("{services}{}", backend("\"two\""))));
+        assert!(found.contains(&"service \"one\" has no backend".to_owned()), "{found:?}");
     }
 
     #[test]

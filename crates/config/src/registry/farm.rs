@@ -49,8 +49,15 @@ pub(super) static FARM: Section = Section {
         Setting::optional(
             "client_ca",
             Kind::Text(Form::Path),
-            "PEM file of authorities: tls and wss clients are asked for a certificate of one of them. Who shows another one is refused; \
-             who shows none is let in. Without it nobody is asked. Paths are as for `certificates`.",
+            "PEM file of authorities: tls and wss clients are asked for a certificate of one of them, and who shows another one is \
+             refused. Without it nobody is asked. Paths are as for `certificates`.",
+        ),
+        Setting::default(
+            "client_certificates",
+            Kind::Choice(CLIENT_CERTIFICATES),
+            "\"verify\"",
+            "With `client_ca`: what becomes of tls and wss clients that show no certificate. `verify` lets them in, `require` refuses \
+             them.",
         ),
         Setting::default(
             "origins",
@@ -146,7 +153,19 @@ pub(super) static TRUNK: Section = Section {
         Setting::required("addresses", Kind::Texts(Form::Network), "Requests from here are the trunk's."),
         Setting::optional("service", Kind::Text(Form::Name), "Where its requests go; without it by match."),
         Setting::default("trusted", Kind::Boolean, "false", "P-Asserted-Identity and the like pass only if true."),
-        Setting::default("out", Kind::Texts(Form::Address), "[]", "Where egress to this trunk goes, in order."),
+        Setting::default(
+            "out",
+            Kind::Texts(Form::Way),
+            "[]",
+            "Where egress to this trunk goes, best first: `198.51.100.1:5060`, `tls:sip.example.net`. Without a transport an address, \
+             or a name with a port, is reached over udp; of a name alone the DNS says how. `listen` needs a listener of that transport.",
+        ),
+        Setting::default(
+            "verify",
+            Kind::Text(Form::Verify),
+            "\"system\"",
+            "How its certificate is checked where `out` goes over tls, as `verify` of a backend.",
+        ),
     ],
 };
 
@@ -197,7 +216,8 @@ pub(crate) static SERVICE: Section = Section {
             "egress",
             Kind::Texts(Form::Egress),
             "[]",
-            "Where backends may send requests out through the farm.",
+            "Where backends may send requests out through the farm: to a trunk, to a domain by the way that the DNS says, or to every \
+             address of a network.",
         ),
     ],
 };
@@ -247,8 +267,26 @@ pub(super) static BACKEND: Section = Section {
     doc: "One SIP server.",
     settings: &[
         Setting::default("service", Kind::Texts(Form::Name), "[\"default\"]", "The services it belongs to."),
-        Setting::optional("name", Kind::Text(Form::Name), "Unique in its farm; without it the address."),
-        Setting::required("address", Kind::Text(Form::Peer), "Where it is; without a port 5060, over tls 5061."),
+        Setting::optional(
+            "name",
+            Kind::Text(Form::Name),
+            "Unique in its farm; without it the address, a name as it is written.",
+        ),
+        Setting::required(
+            "address",
+            Kind::Text(Form::Peer),
+            "Where it is, by address or by name. Without a port an address has 5060, over tls 5061, and a name what its SRV records \
+             say; with `transport = \"same\"` a name stands for its addresses alone. A name that nobody answers for is left out until \
+             somebody does; over tls the certificate must be for the name.",
+        ),
+        Setting::default(
+            "expand",
+            Kind::Boolean,
+            "false",
+            "What a name with several addresses is. `false`: one backend, at the best address, and at the next one while that is \
+             down. `true`: a backend for each address, 64 at most, called `NAME@ADDRESS`, with `priority` counted on by the priorities \
+             of the SRV records and `weight` multiplied by their weights.",
+        ),
         Setting::default(
             "sources",
             Kind::Texts(Form::Network),
@@ -319,6 +357,8 @@ const PROFILES: &[Choice] = &[Choice::now("sip"), Choice::later("l4xnat", KERNEL
 const REGISTRATIONS: &[Choice] = &[Choice::now("contact"), Choice::now("path"), Choice::now("off")];
 
 const TRANSACTIONS: &[Choice] = &[Choice::now("stateful"), Choice::now("stateless")];
+
+const CLIENT_CERTIFICATES: &[Choice] = &[Choice::now("verify"), Choice::now("require")];
 
 const SYMMETRIC: &[Choice] = &[Choice::now("auto"), Choice::now("always"), Choice::now("never")];
 

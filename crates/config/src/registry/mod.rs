@@ -73,8 +73,8 @@ pub(crate) enum Form {
     Method,
     Pattern,
     Network,
-    Address,
     Peer,
+    Way,
     NameServer,
     Bind,
     Advertise,
@@ -111,7 +111,6 @@ pub(crate) enum Available {
 }
 
 // What later versions bring, as messages name it.
-pub(crate) const NAMES: &str = "the resolving of names";
 pub(crate) const API: &str = "the API";
 pub(crate) const GUARDIAN: &str = "Farm Guardian";
 pub(crate) const KERNEL: &str = "kernel farms";
@@ -228,7 +227,8 @@ impl Form {
             Self::Method => "a SIP method",
             Self::Pattern => "a regular expression",
             Self::Network => "an address or a network",
-            Self::Address | Self::Peer => "an address with a port",
+            Self::Peer => "an address or a name, with or without a port",
+            Self::Way => "an address or a name, with or without a port, and `udp:`, `tcp:` or `tls:` before it",
             Self::NameServer => "an address, with or without a port",
             Self::Bind => "a listener such as \"udp:127.0.0.1:5060\"",
             Self::Advertise => "a name or an address, with or without a port",

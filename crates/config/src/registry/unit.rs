@@ -148,7 +148,9 @@ pub(super) static LIMITS: Section = Section {
 
 pub(super) static DNS: Section = Section {
     header: "[dns]",
-    doc: "Who is asked for names. Addresses by name are not available in this version: until then nobody is asked.",
+    doc: "Who is asked for the names in `address` of backends, `out` of trunks and `egress` of services, by RFC 3263. Names are \
+          asked for at the start and again whenever the time of an answer is over, in the background; while nobody answers, the last \
+          good answer holds.",
     settings: &[Setting::default(
         "servers",
         Kind::Texts(Form::NameServer),

@@ -1,6 +1,6 @@
 //! `tandem run`: a unit in the foreground, until a signal ends it.
 
-use crate::configuration;
+use crate::configuration::Source;
 use crate::unit::Unit;
 use crate::unit::drain::Step;
 use crate::unit::{privileges, state_dir};
@@ -19,6 +19,7 @@ use std::time::Duration;
     after_help = "Signals: SIGHUP reads the file again and takes it whole or refuses it whole. SIGTERM and SIGINT refuse new calls and \
                         registrations, wait until every request is answered, for `drain` at most, and end; a second one ends at once. \
                         Calls that are up stay up.\n\n\
+                        Names in the file are asked for before it starts, for five seconds at most, and again while it runs.\n\n\
                         Standard output says where it listens, then \"ready\"; the log goes to standard error."
 )]
 pub(crate) struct Arguments {
@@ -41,14 +42,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn start(arguments: &Arguments) -> anyhow::Result<(Arc<Unit>, Signals)> {
-    let checked = configuration::load_or_print(&arguments.config)?;
+    let source = Source::read(&arguments.config)?;
+    let checked = source.check_or_print()?;
     // As long as this is root: its usual folder is another one.
     let folder = state_dir::choose(arguments.state_dir.as_deref(), checked.unit.state_dir.as_deref())?;
     // Before the first thread, since each has its own rights, and takes those of the thread that starts it.
     let told = privileges::give_up(checked.unit.user.as_deref(), &folder, &arguments.config)?;
     // Before anything is opened, so that no signal finds us half started.
     let signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).context("cannot listen to signals")?;
-    let unit = Unit::start(&arguments.config, folder, checked, &told)?;
+    let unit = Unit::start(&arguments.config, folder, (source, checked), &told)?;
     Ok((unit, signals))
 }
 

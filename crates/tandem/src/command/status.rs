@@ -4,7 +4,9 @@ use crate::configuration;
 use crate::table::{Align, Cell, Colour, lines, paint};
 use crate::unit::control::{self, Request};
 use crate::unit::state_dir;
-use crate::unit::status::{BackendStatus, CertificateStatus, FarmStatus, NetworkStatus, ServiceStatus, Status};
+use crate::unit::status::{
+    BackendStatus, CertificateStatus, FarmStatus, NameStatus, NetworkStatus, ServiceStatus, Status,
+};
 use anyhow::Context;
 use net::NOTICE_DAYS;
 use std::fmt::Write as _;
@@ -88,6 +90,7 @@ fn page(status: &Status, coloured: bool) -> String {
     for farm in &status.farms {
         add_farm(&mut page, farm, coloured);
     }
+    add_names(&mut page, &status.names, coloured);
     add_certificates(&mut page, &status.certificates, coloured);
     add_counters(&mut page, status, coloured);
     add_network(&mut page, &status.network, coloured);
@@ -134,7 +137,30 @@ fn backend_row(backend: &BackendStatus) -> Vec<Cell> {
     ]
 }
 
-/// Reasons of refusals, and the other counters that tell of something unusual, where they were met.
+fn add_names(page: &mut String, names: &[NameStatus], coloured: bool) {
+    if names.is_empty() {
+        return;
+    }
+    add(page, "");
+    for name in names {
+        add(page, &format!("name {}  {}", name.name, name_state(name, coloured)));
+    }
+}
+
+fn name_state(name: &NameStatus, coloured: bool) -> String {
+    let mut text = match (name.age_s, name.places.is_empty()) {
+        (Some(age), false) => format!("{}  confirmed {} ago", name.places.join(", "), duration(age)),
+        (None, false) => name.places.join(", "),
+        (Some(_), true) => paint("leads nowhere", Colour::Red, coloured),
+        (None, true) => paint("not known", Colour::Red, coloured),
+    };
+    if let Some(failure) = &name.failure {
+        text.push_str("  ");
+        text.push_str(&paint(failure, Colour::Yellow, coloured));
+    }
+    text
+}
+
 fn add_certificates(page: &mut String, certificates: &[CertificateStatus], coloured: bool) {
     if certificates.is_empty() {
         return;
@@ -150,6 +176,7 @@ fn add_certificates(page: &mut String, certificates: &[CertificateStatus], colou
     }
 }
 
+/// Reasons of refusals, and the other counters that tell of something unusual, where they were met.
 fn add_counters(page: &mut String, status: &Status, coloured: bool) {
     let shown = status.counters.iter().filter(|counter| {
         let unusual = !counter.label.is_empty() || UNUSUAL.contains(&counter.name.as_str());
@@ -272,6 +299,11 @@ mod tests {
                 "calls": 7, "requests": 1200, "requests_per_s": 40.25, "failures": 3, "latency_us": 1500
             })
         };
+        let name = |name: &str, places: &[&str], age_s: Option<u64>, failure: Option<&str>| {
+            json!({
+                "name": name, "places": places, "age_s": age_s, "again_s": 30, "failure": failure, "answers": 1, "failures": 0
+            })
+        };
         let backends = [backend("pbx1", "up", None), backend("pbx-long", "down", Some("pings stay unanswered"))];
         let removed = [backend("pbx0", "retired", None)];
         let value = json!({
@@ -302,6 +334,12 @@ mod tests {
                 { "file": "a.pem", "names": ["sip.example.com", "*.example.net"], "not_after": 1_900_000_000, "days_left": 31 },
                 { "file": "b.pem", "names": ["192.0.2.1"], "not_after": 1_800_000_000, "days_left": 30 },
                 { "file": "c.pem", "names": [], "not_after": 1_700_000_000, "days_left": -1 }
+            ],
+            "names": [
+                name("tls:a.example", &["tls:10.0.0.11:5061", "tls:10.0.0.12:5061"], Some(75), None),
+                name("b.example", &["udp:10.0.0.21:5060"], Some(3_600), Some("the servers are silent")),
+                name("c.example", &[], Some(1), None),
+                name("d.example", &[], None, Some("no such name"))
             ]
         });
         serde_json::from_value(value).expect("the value has the shape of a status")
@@ -321,6 +359,10 @@ mod tests {
             "workers    12 % busy",
             "certificate a.pem  sip.example.com, *.example.net  ends in 31 days\n",
             "certificate c.pem    has ended\n",
+            "name tls:a.example  tls:10.0.0.11:5061, tls:10.0.0.12:5061  confirmed 00:01:15 ago\n",
+            "name b.example  udp:10.0.0.21:5060  confirmed 01:00:00 ago  the servers are silent\n",
+            "name c.example  leads nowhere\n",
+            "name d.example  not known  no such name\n",
         ] {
             assert!(page.contains(part), "{part:?} is not in\n{page}");
         }

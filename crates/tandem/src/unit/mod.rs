@@ -6,25 +6,28 @@ pub(crate) mod drain;
 mod events;
 mod facts;
 mod log;
+mod names;
 pub(crate) mod privileges;
 mod retired;
 pub(crate) mod state_dir;
 pub(crate) mod status;
 
-use crate::configuration::{self, brief, count};
+use crate::configuration::{Configuration, Source, brief, count, errors};
 use anyhow::Context;
-use config::Checked;
+use config::{Checked, Diagnostic};
 use drain::{Drain, Load};
-use engine::{BackendId, Explanation, Shared};
+use engine::{Answers, BackendId, Event, Explanation, Shared};
 use events::Events;
 use facts::FactsLog;
 use log::Log;
+use names::{Naming, Nudges, asking_for};
 use net::{Clock, DataPlane};
 use privileges::Told;
 use retired::Retired;
 use sip::Instant;
 use state_dir::StateDir;
-use status::{CertificateStatus, Rates, Sample, Status, UnitStatus};
+use status::{CertificateStatus, NameStatus, Rates, Sample, Status, UnitStatus};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,8 +42,11 @@ pub(crate) struct Unit {
     shared: Arc<Shared>,
     log: Arc<Log>,
     events: Arc<Events>,
-    /// What runs. Held while a new configuration is taken, so that one comes after the other.
-    checked: Mutex<Checked>,
+    /// What runs.
+    configuration: Mutex<Arc<Configuration>>,
+    /// Held while another configuration is taken, so that one comes after the other.
+    taking: Mutex<()>,
+    naming: Arc<Naming>,
     /// `None` once stopped.
     data_plane: Mutex<Option<DataPlane>>,
     facts: Mutex<FactsLog>,
@@ -53,30 +59,37 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    /// Starts a unit on what was read from `config_path`, with its state in `folder`. `told`: as whom it runs, for the log.
+    /// Starts a unit on what was read from `config_path`, the text and what it says, with its state in `folder`. `told`: as whom it
+    /// runs, for the log.
     ///
     /// # Errors
     /// What could not be had. Nothing runs then.
     pub(crate) fn start(
         config_path: &Path,
         folder: PathBuf,
-        checked: Checked,
+        (source, checked): (Source, Checked),
         told: &Told,
     ) -> anyhow::Result<Arc<Self>> {
         let log = Arc::new(Log::start(checked.log).context("cannot start the log's thread")?);
         let state = StateDir::open(folder)?;
+        let (naming, nudges) = Naming::new();
+        let configuration = first_answers(&naming, &log, source, checked)?;
+        let (naming, checked) = (Arc::new(naming), &configuration.checked);
         let (now, unix_ms) = (Clock::now(), unix_ms());
         let secrets = state.secrets(unix_ms)?;
-        let workers = worker_count(&checked);
+        let workers = worker_count(checked);
         let shards = shard_count(workers);
         let seed = u64::from_ne_bytes(state_dir::random()?);
         let shared = Shared::new(checked.settings.clone(), secrets, shards, now, unix_ms, seed);
         // Before the first datagram: a PBX that calls a phone right after the start must find it.
         let (facts, loaded) = FactsLog::open(&state, &shared, now)?;
         let events = Arc::new(Events::new(Arc::clone(&log), Arc::clone(&shared)));
-        let hearing = Arc::clone(&events);
-        let (data_plane, warnings) =
-            DataPlane::start(Arc::clone(&shared), workers, shards, move |event| hearing.handle(&event), None)?;
+        let (telling, hearing) = (Arc::clone(&events), Arc::clone(&naming));
+        let handle = move |event: Event| {
+            telling.handle(&event);
+            hearing.hear(&event);
+        };
+        let (data_plane, warnings) = DataPlane::start(Arc::clone(&shared), workers, shards, handle, None)?;
         let unit = Arc::new(Self {
             config_path: config_path.to_path_buf(),
             state,
@@ -84,7 +97,9 @@ impl Unit {
             shared,
             log,
             events,
-            checked: Mutex::new(checked),
+            configuration: Mutex::new(Arc::new(configuration)),
+            taking: Mutex::default(),
+            naming,
             data_plane: Mutex::new(Some(data_plane)),
             facts: Mutex::new(facts),
             facts_failing: AtomicBool::new(false),
@@ -93,7 +108,7 @@ impl Unit {
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
-        unit.start_threads()?;
+        unit.start_threads(nudges)?;
         unit.tell_start(loaded, &warnings, told);
         Ok(unit)
     }
@@ -120,9 +135,9 @@ impl Unit {
     /// # Errors
     /// The file cannot be read, is wrong, or names listeners that cannot be had.
     pub(crate) fn reload(&self) -> Result<Vec<String>, String> {
-        let mut running = lock(&self.checked);
-        let outcome = self.take_up(&mut running);
-        drop(running);
+        let one_at_a_time = lock(&self.taking);
+        let outcome = self.take_up();
+        drop(one_at_a_time);
         match &outcome {
             Ok(changes) if changes.is_empty() => {
                 self.log.info("Reloaded", "the configuration means the same as before")
@@ -162,6 +177,7 @@ impl Unit {
         let certificates = lock(&self.data_plane).as_ref().map(DataPlane::certificates).unwrap_or_default();
         let mut status = Status::new(unit, &sample, &rates, &self.shared.settings(), &self.events, &retired);
         status.certificates = certificates.into_iter().map(|known| CertificateStatus::at(known, unix_ms())).collect();
+        status.names = self.naming.status().into_iter().map(NameStatus::from).collect();
         status
     }
 
@@ -181,7 +197,7 @@ impl Unit {
 
     /// Refuses new calls and registrations from now on.
     pub(crate) fn begin_drain(&self, now: Instant) -> Drain {
-        let drain = lock(&self.checked).unit.drain;
+        let drain = self.running().checked.unit.drain;
         self.draining.store(true, Ordering::Relaxed);
         self.shared.begin_drain();
         let message = format!("no new calls and registrations; the end comes in {drain:?} at the latest");
@@ -203,6 +219,7 @@ impl Unit {
     /// Closes the listeners and writes the last facts. `reason` goes into the log's last line.
     pub(crate) fn stop(&self, reason: &str) {
         self.stopped.store(true, Ordering::Relaxed);
+        self.naming.stop();
         if let Some(data_plane) = lock(&self.data_plane).take() {
             data_plane.stop();
         }
@@ -215,7 +232,7 @@ impl Unit {
         self.log.flush();
     }
 
-    fn start_threads(self: &Arc<Self>) -> anyhow::Result<()> {
+    fn start_threads(self: &Arc<Self>, nudges: Nudges) -> anyhow::Result<()> {
         let listener = control::open(self.state.path())?;
         let unit = Arc::clone(self);
         std::thread::Builder::new()
@@ -232,6 +249,11 @@ impl Unit {
             .name("certificates".to_owned())
             .spawn(move || unit.watch_certificates())
             .context("cannot start the thread that watches certificates")?;
+        let unit = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("following".to_owned())
+            .spawn(move || unit.follow_names(&nudges))
+            .context("cannot start the thread that follows names")?;
         Ok(())
     }
 
@@ -298,30 +320,60 @@ impl Unit {
         }
     }
 
-    fn take_up(&self, running: &mut Checked) -> Result<Vec<String>, String> {
-        let next = match configuration::load(&self.config_path) {
-            Ok(Ok(next)) => next,
-            Ok(Err(diagnostics)) => {
-                let lines: Vec<String> = configuration::errors(&diagnostics).map(brief).collect();
-                return Err(lines.join("; "));
-            }
-            Err(error) => return Err(format!("{error:#}")),
-        };
-        let changes = told_changes(running, &next);
+    /// What runs now.
+    fn running(&self) -> Arc<Configuration> {
+        Arc::clone(&lock(&self.configuration))
+    }
+
+    /// The caller holds `taking`.
+    fn take_up(&self) -> Result<Vec<String>, String> {
+        let running = self.running();
+        let outcome = self.read_again(&running).and_then(|next| {
+            let changes = told_changes(&running.checked, &next.checked);
+            let warnings = self.apply(&running.checked, next)?;
+            self.warn(&self.running().checked, &warnings);
+            Ok(changes)
+        });
+        // Of a file that is refused the names are forgotten again.
+        if let Err(error) = self.naming.keep_to(&self.running().checked) {
+            self.log.error("Names", &format!("{error:#}"));
+        }
+        if outcome.is_ok() {
+            self.warn_of_names();
+        }
+        outcome
+    }
+
+    fn read_again(&self, running: &Configuration) -> Result<Configuration, String> {
+        let source = Source::read(&self.config_path).map_err(|error| format!("{error:#}"))?;
+        let first = source.check().map_err(|diagnostics| refusal(&diagnostics))?;
+        let kept = &running.checked.names;
+        let new: Vec<_> = first.names.iter().filter(|name| !kept.contains(name)).cloned().collect();
+        if !new.is_empty() {
+            self.log.info("Names", &asking_for(&new));
+        }
+        let answers = self.naming.ask(kept, &first).map_err(|error| format!("{error:#}"))?;
+        let down = self.naming.down(Clock::now(), &running.checked.settings);
+        let checked = source.check_with(&answers, &down).map_err(|diagnostics| refusal(&diagnostics))?;
+        Ok(Configuration { source: Arc::new(source), answers, checked })
+    }
+
+    /// Lets `next` run instead of `before`, or leaves everything as it is. The caller holds `taking`.
+    fn apply(&self, before: &Checked, next: Configuration) -> Result<Vec<net::Warning>, String> {
+        let settings = &next.checked.settings;
         // The sockets first, since only they can be refused.
         let warnings = match lock(&self.data_plane).as_ref() {
-            Some(data_plane) => data_plane.apply_settings(&next.settings).map_err(|error| error.to_string())?,
+            Some(data_plane) => data_plane.apply_settings(settings).map_err(|error| error.to_string())?,
             None => return Err("the unit has stopped".to_owned()),
         };
         let now = Clock::now();
         let with_calls: Vec<BackendId> = self.shared.snapshot(now).retired.iter().map(|(id, _)| *id).collect();
-        lock(&self.retired).follow(&running.settings, &next.settings, &with_calls);
-        self.shared.replace_settings(now, next.settings.clone());
-        self.events.follow(&next.settings);
-        self.log.set(next.log);
-        *running = next;
-        self.warn(running, &warnings);
-        Ok(changes)
+        lock(&self.retired).follow(&before.settings, settings, &with_calls);
+        self.shared.replace_settings(now, settings.clone());
+        self.events.follow(settings);
+        self.log.set(next.checked.log);
+        *lock(&self.configuration) = Arc::new(next);
+        Ok(warnings)
     }
 
     fn sample_now(&self, now: Instant) -> Sample {
@@ -336,9 +388,8 @@ impl Unit {
         for warning in told.warnings.iter().cloned().chain(self.state.warning()) {
             self.log.warn("Privileges", &warning);
         }
-        let running = lock(&self.checked);
-        self.warn(&running, warnings);
-        drop(running);
+        self.warn(&self.running().checked, warnings);
+        self.warn_of_names();
         if loaded.damaged > 0 {
             let message = format!(
                 "{} of facts.log could not be read (a crash may cut the last one short); the rest is loaded",
@@ -359,15 +410,39 @@ impl Unit {
         }
     }
 
+    fn warn_of_names(&self) {
+        for line in self.naming.unknown() {
+            self.log.warn("Names", &line);
+        }
+    }
+
     /// As configured, else the host's name.
     fn name(&self) -> String {
-        let configured = lock(&self.checked).unit.name.clone();
+        let configured = self.running().checked.unit.name.clone();
         if !configured.is_empty() {
             return configured;
         }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         host.trim().to_owned()
     }
+}
+
+/// What the file says once its names were asked for.
+fn first_answers(naming: &Naming, log: &Log, source: Source, checked: Checked) -> anyhow::Result<Configuration> {
+    if checked.names.is_empty() {
+        return Ok(Configuration { source: Arc::new(source), answers: Answers::default(), checked });
+    }
+    log.info("Names", &asking_for(&checked.names));
+    let answers = naming.ask(&[], &checked)?;
+    match source.check_with(&answers, &BTreeSet::new()) {
+        Ok(checked) => Ok(Configuration { source: Arc::new(source), answers, checked }),
+        Err(diagnostics) => Err(anyhow::anyhow!("what the names lead to cannot run: {}", refusal(&diagnostics))),
+    }
+}
+
+fn refusal(diagnostics: &[Diagnostic]) -> String {
+    let lines: Vec<String> = errors(diagnostics).map(brief).collect();
+    lines.join("; ")
 }
 
 /// Milliseconds of Unix time.

@@ -1,5 +1,9 @@
 //! The state of a unit as `status` shows it and as JSON carries it.
 
+mod names;
+
+pub(crate) use names::NameStatus;
+
 use super::events::Events;
 use super::retired::{Place, Retired};
 use engine::{BackendId, BackendSnapshot, FarmSnapshot, ServiceSnapshot, Settings, Snapshot};
@@ -25,6 +29,8 @@ pub(crate) struct Status {
     pub(crate) network: NetworkStatus,
     /// Those that tls and wss listeners show.
     pub(crate) certificates: Vec<CertificateStatus>,
+    /// Those that the configuration needs.
+    pub(crate) names: Vec<NameStatus>,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -168,6 +174,7 @@ impl Status {
             counters: counters.chain(stream_counters(&now.network.streams)).collect(),
             network: network_status(&now.network, rates),
             certificates: Vec::new(),
+            names: Vec::new(),
         }
     }
 }
@@ -313,6 +320,7 @@ fn stream_counters(streams: &StreamCounters) -> impl Iterator<Item = CounterStat
         ("stream_messages_received", streams.received),
         ("stream_messages_sent", streams.sent),
         ("stream_messages_not_sent", streams.not_sent),
+        ("stream_messages_resent", streams.resent),
         ("stream_queues_full", streams.queue_full),
     ];
     let ended = streams.ended.iter().filter(|(_, value)| *value > 0).map(|(label, value)| (ENDED, *label, *value));
