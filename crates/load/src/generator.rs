@@ -9,6 +9,7 @@
 //! ```text
 //! settings, user       what to do, and names with numbers in them
 //! course               one load on open sockets, from its start to its report; ends: the sockets
+//! front                the caller's way to the balancer: a socket for datagrams, or connections
 //! schedule, metronome  when exchanges are due, and waking up in time for them
 //! caller, callee       the two ends, pure: given datagrams and the time, they fill an outbox
 //! requests, replies    what they say; template: texts in which numbers change; scan: reading what comes
@@ -21,6 +22,7 @@ mod counts;
 mod course;
 mod credentials;
 mod ends;
+mod front;
 mod metronome;
 mod outbox;
 mod replies;

@@ -1,10 +1,13 @@
 //! What came of a load.
 
 mod json;
-mod text;
+pub(crate) mod text;
+
+pub(crate) use json::times;
 
 use crate::generator::{Kind, Pace};
 use crate::histogram::Histogram;
+use crate::stream::Connections;
 use net::Warning;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +29,7 @@ pub struct Report {
     pub not_started: u64,
     /// Exchanges that failed in the warm-up, and count nowhere else.
     pub warm_up_failures: u64,
-    /// Datagrams sent by both ends.
+    /// Messages sent by both ends.
     pub sent: u64,
     /// Messages that reached either end through the balancer, without its own 100s and pings.
     pub received: u64,
@@ -54,6 +57,8 @@ pub struct Report {
     pub busy: f64,
     /// User and system time of this program.
     pub cpu: Duration,
+    /// What came of the connections to the balancer, if it was reached by streams.
+    pub connections: Option<Connections>,
     /// What the measured processes used, if any were named.
     pub target: Option<Target>,
     /// What may have made the numbers worse than they need be.
@@ -84,6 +89,8 @@ pub enum Failure {
     HungUp,
     /// An answer that nothing can be done with: a 200 to INVITE without a Contact.
     UnexpectedAnswer,
+    /// The connection was lost before the end, or could not be opened.
+    ConnectionLost,
 }
 
 /// How a load is going.
@@ -100,11 +107,16 @@ pub struct Progress {
     pub sent_again: u64,
     /// Of the latency, so far, in microseconds.
     pub p99: u64,
+    /// Connections that are up, and how many there are to be; none where datagrams are sent.
+    pub connections: u32,
+    pub connections_wanted: u32,
 }
 
 /// Where a load is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
+    /// Connections are being opened.
+    Connecting,
     /// The balancer has not said yet that it is up.
     Waiting,
     /// What happens counts for nothing.
@@ -121,7 +133,8 @@ impl Report {
 
     /// Whether everything that was to be done was done, and nothing else happened.
     pub fn is_success(&self) -> bool {
-        self.completed > 0 && self.failures() == 0 && self.not_started == 0 && self.unexpected == 0
+        let is_connected = self.connections.as_ref().is_none_or(|connections| connections.losses() == 0);
+        self.completed > 0 && self.failures() == 0 && self.not_started == 0 && self.unexpected == 0 && is_connected
     }
 
     /// Exchanges completed in a second.
@@ -166,6 +179,7 @@ impl Failure {
             Self::Unfinished => "unfinished".to_owned(),
             Self::HungUp => "hung_up".to_owned(),
             Self::UnexpectedAnswer => "unexpected_answer".to_owned(),
+            Self::ConnectionLost => "connection_lost".to_owned(),
         }
     }
 }

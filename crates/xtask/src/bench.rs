@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! messages, peak, memory, scale, workers, reload   the parts, a file each; one more is one more line of `Part::ALL`
+//! transports                                       the parts about streams, those of `Part::TRANSPORTS`
 //! subject, process                                 what is measured: programs, their configurations, their use of the machine
 //! programs, loads, status                          who loads it and asks it: our own relay and generator, `tandem load`, `tandem status`
 //! shard, decision, pinned                          the engine in this process, without sockets
@@ -32,13 +33,14 @@ mod scale;
 mod shard;
 mod status;
 mod subject;
+mod transports;
 mod workers;
 
 pub use programs::{GenerateOptions, RelayOptions, generate, relay};
 
 use crate::document::Section;
 use crate::{netns, step, workspace};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use figures::Row;
 use interrupt::Interrupt;
@@ -54,9 +56,12 @@ use subject::Subject;
 /// What is measured, and how long.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Only these parts, in the order of this list [default: all]
+    /// Only these parts, in the order of this list [default: all from messages to reload]
     #[arg(long = "part", value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
+    /// The parts about streams, from tcp to storm; their tables stand in a place of their own.
+    #[arg(long)]
+    transports: bool,
     /// Rounds of the part messages; medians are taken over them.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -81,7 +86,7 @@ pub struct Options {
     /// Write all figures to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write the tables into this document, between its two bench markers.
+    /// Write the tables into this document, between its two markers: bench, or those of the parts about streams, transports.
     #[arg(long)]
     markdown: Option<PathBuf>,
 }
@@ -101,6 +106,14 @@ pub enum Part {
     Workers,
     /// The longest latencies while the configuration is reloaded.
     Reload,
+    /// CPU time per message from a thousand TCP connections.
+    Tcp,
+    /// The same over TLS, and its handshakes.
+    Tls,
+    /// Memory and CPU time of connections over which nothing goes.
+    Idle,
+    /// Everybody registers over a new TLS connection at once.
+    Storm,
 }
 
 /// One way of using a balancer.
@@ -115,6 +128,8 @@ pub enum Exchange {
 impl Part {
     /// In the order they are run: later ones use what earlier ones found.
     const ALL: [Self; 6] = [Self::Messages, Self::Peak, Self::Memory, Self::Scale, Self::Workers, Self::Reload];
+    /// Those about streams.
+    const TRANSPORTS: [Self; 4] = [Self::Tcp, Self::Tls, Self::Idle, Self::Storm];
 
     /// As on the command line.
     fn name(self) -> &'static str {
@@ -125,6 +140,10 @@ impl Part {
             Self::Scale => "scale",
             Self::Workers => "workers",
             Self::Reload => "reload",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Idle => "idle",
+            Self::Storm => "storm",
         }
     }
 
@@ -136,6 +155,10 @@ impl Part {
             Self::Scale => scale::run(bench),
             Self::Workers => workers::run(bench),
             Self::Reload => reload::run(bench),
+            Self::Tcp => transports::relayed::run(bench, Self::Tcp),
+            Self::Tls => transports::relayed::run(bench, Self::Tls),
+            Self::Idle => transports::idle::run(bench),
+            Self::Storm => transports::storm::run(bench),
         }
     }
 }
@@ -167,11 +190,14 @@ impl Exchange {
     }
 }
 
-/// Of a document, where all tables stand.
+/// Of a document, where all tables stand, and where those about streams do.
 const SECTION: Section = Section("bench");
+const TRANSPORTS_SECTION: Section = Section("transports");
 
 /// Where the balancer listens, whoever it is.
 const BALANCER: &str = "127.0.0.1:5060";
+/// Over TLS.
+const SECURE: &str = "127.0.0.1:5061";
 /// The relay's side towards the callee.
 const RELAY_CALLEE_SIDE: &str = "127.0.0.1:5061";
 const CALLER: &str = "127.0.0.1:5070";
@@ -196,7 +222,22 @@ struct Bench<'a> {
 
 impl Options {
     fn wanted(&self) -> Vec<Part> {
-        Part::ALL.into_iter().filter(|part| self.parts.is_empty() || self.parts.contains(part)).collect()
+        let is_wanted = |part: &Part| match self.parts.as_slice() {
+            [] => self.transports == Part::TRANSPORTS.contains(part),
+            chosen => chosen.contains(part),
+        };
+        Part::ALL.into_iter().chain(Part::TRANSPORTS).filter(is_wanted).collect()
+    }
+
+    /// Where the tables stand; an error if they belong to two places.
+    fn section(&self) -> Result<Section> {
+        let wanted = self.wanted();
+        let streams = wanted.iter().filter(|part| Part::TRANSPORTS.contains(part)).count();
+        match streams {
+            0 => Ok(SECTION),
+            _ if streams == wanted.len() => Ok(TRANSPORTS_SECTION),
+            _ => bail!("the parts about streams are written into another place than the others: measure them apart"),
+        }
     }
 }
 
@@ -227,7 +268,7 @@ impl Bench<'_> {
 /// Builds what is measured and runs the parts in a private network, in place of this process: whoever ends it ends the run.
 pub fn run(options: &Options) -> Result<u8> {
     if let Some(path) = &options.markdown {
-        SECTION.check(path)?;
+        options.section()?.check(path)?;
     }
     step::run(
         "build",
@@ -262,7 +303,7 @@ pub fn run_inside(options: &Options) -> Result<u8> {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &options.markdown {
-        SECTION.write(path, &summary.markdown())?;
+        options.section()?.write(path, &summary.markdown())?;
     }
     Ok(u8::from(!summary.is_good()))
 }
@@ -319,15 +360,30 @@ mod tests {
         assert_eq!(wanted(&[]), Part::ALL);
         assert_eq!(wanted(&["--part", "reload", "--part", "peak"]), [Part::Peak, Part::Reload]);
         assert_eq!(wanted(&["--part", "scale,memory"]), [Part::Memory, Part::Scale]);
+        assert_eq!(wanted(&["--transports"]), Part::TRANSPORTS);
+        assert_eq!(wanted(&["--transports", "--part", "storm,idle"]), [Part::Idle, Part::Storm]);
+        assert_eq!(wanted(&["--part", "tcp"]), [Part::Tcp]);
         assert!(Line::try_parse_from(["bench", "--part", "all"]).is_err());
     }
 
     #[test]
     fn a_part_is_called_as_on_the_command_line() {
-        for part in Part::ALL {
+        for part in Part::ALL.into_iter().chain(Part::TRANSPORTS) {
             assert_eq!(Part::from_str(part.name(), false), Ok(part));
         }
-        assert_eq!(Part::ALL.len(), Part::value_variants().len());
+        assert_eq!(Part::ALL.len() + Part::TRANSPORTS.len(), Part::value_variants().len());
+    }
+
+    #[test]
+    fn tables_have_their_place() {
+        let section = |words: &[&str]| {
+            let words = std::iter::once("bench").chain(words.iter().copied());
+            let options = Line::try_parse_from(words).expect("the words are options").options;
+            options.section().ok().map(|section| section.0)
+        };
+        assert_eq!((section(&[]), section(&["--part", "memory"])), (Some("bench"), Some("bench")));
+        assert_eq!((section(&["--transports"]), section(&["--part", "tls"])), (Some("transports"), Some("transports")));
+        assert_eq!(section(&["--part", "tls,memory"]), None);
     }
 
     #[test]

@@ -8,18 +8,26 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A Debian package and the program by which its presence is known.
+/// A Debian package and the program by which its presence is known; the whole path of a file where there is no program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
     pub package: &'static str,
     pub program: &'static str,
 }
 
+/// Kamailio's TLS, a module of its own.
+pub const KAMAILIO_TLS: &str = "/usr/lib/x86_64-linux-gnu/kamailio/modules/tls.so";
+
 /// Everything the tests and the benchmark start besides our own programs.
 pub const PEERS: &[Peer] = &[
     Peer { package: "baresip-core", program: "baresip" },
+    Peer { package: "chromium", program: "chromium" },
+    Peer { package: "dnsmasq-base", program: "dnsmasq" },
     Peer { package: "iproute2", program: "ip" },
     Peer { package: "kamailio", program: "kamailio" },
+    Peer { package: "kamailio-tls-modules", program: KAMAILIO_TLS },
+    Peer { package: "kamailio-websocket-modules", program: "/usr/lib/x86_64-linux-gnu/kamailio/modules/websocket.so" },
+    Peer { package: "openssl", program: "openssl" },
     Peer { package: "sip-tester", program: "sipp" },
     Peer { package: "tshark", program: "tshark" },
     Peer { package: "util-linux", program: "unshare" },
@@ -30,8 +38,11 @@ pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
-/// Where `program` is: on the path, or where Debian puts what root runs.
+/// Where `program` is: on the path, or where Debian puts what root runs. What begins with `/` is a file, and is there or is not.
 pub fn find(program: &str) -> Option<PathBuf> {
+    if program.starts_with('/') {
+        return Some(PathBuf::from(program)).filter(|file| file.is_file());
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     folders.map(|folder| folder.join(program)).find(|candidate| is_executable(candidate))
@@ -124,6 +135,8 @@ mod tests {
     fn a_shell_is_found_and_nonsense_is_not() {
         assert!(find("sh").is_some());
         assert_eq!(find("no-such-program-of-ours"), None);
+        assert_eq!(find("/proc/version"), Some(PathBuf::from("/proc/version")), "a file need not be a program");
+        assert_eq!((find("/proc"), find("/no-such-file-of-ours")), (None, None));
     }
 
     #[test]

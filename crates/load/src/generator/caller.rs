@@ -6,7 +6,7 @@ mod asked;
 use super::callee::MOST_CALLS;
 use super::counts::{Counts, Messages};
 use super::credentials::Accounts;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Way};
 use super::replies::Replies;
 use super::requests::Requests;
 use super::retry::{Retries, Stage};
@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// One end of all exchanges. Pure: given datagrams and the time, it fills an outbox.
+/// One end of all exchanges. Pure: given messages and the time, it fills an outbox.
 pub(super) struct Caller {
     run: u32,
     kind: Kind,
@@ -29,6 +29,8 @@ pub(super) struct Caller {
     /// The end of the warm-up.
     measured_from: Instant,
     balancer: SocketAddr,
+    /// How many lead to the balancer; `None`: it gets datagrams.
+    connections: Option<u32>,
     first_user: u32,
     users: u32,
     hold: Duration,
@@ -90,6 +92,7 @@ impl Caller {
             count: details.count,
             measured_from: start + details.warm_up,
             balancer: settings.balancer,
+            connections: details.streams.as_ref().map(|streams| streams.connections.max(1)),
             first_user: details.first_user,
             users: details.users.max(1),
             hold: details.hold,
@@ -154,7 +157,11 @@ impl Caller {
     /// Asks the balancer whether it is up.
     pub(super) fn ping(&mut self, attempt: u32, out: &mut Outbox) {
         let key = Key { run: self.run, slot: PING_SLOT, serial: attempt };
-        out.put(self.balancer, |buffer| self.requests.write_ping(key, buffer));
+        let way = match self.connections {
+            Some(connections) => Way::Stream(attempt % connections),
+            None => Way::Datagram(self.balancer),
+        };
+        out.put(way, |buffer| self.requests.write_ping(key, buffer));
     }
 
     /// Whether the balancer's answer to a ping says that calls make sense.
@@ -162,14 +169,26 @@ impl Caller {
         self.pinged.is_some_and(|code| !matches!(code, 408 | 480 | 500..=599))
     }
 
-    pub(super) fn datagram(&mut self, now: Instant, bytes: &[u8], remote: SocketAddr, out: &mut Outbox) {
+    /// A message that came, from where an answer to it goes.
+    pub(super) fn message(&mut self, now: Instant, bytes: &[u8], from: impl Into<Way>, out: &mut Outbox) {
         if scan::is_keep_alive(bytes) {
             return;
         }
         if bytes.starts_with(b"SIP/2.0 ") {
             self.answered(now, bytes, out);
         } else {
-            self.asked(now, bytes, remote, out);
+            self.asked(now, bytes, from.into(), out);
+        }
+    }
+
+    /// A connection is over: what was under way on it is lost.
+    pub(super) fn lost(&mut self, now: Instant, connection: u32, out: &mut Outbox) {
+        for slot in 0..self.exchanges.len() as u32 {
+            let Some(exchange) = self.exchanges.get(slot as usize) else { return };
+            let key = self.key(slot, exchange.serial);
+            if exchange.stage != Stage::Free && self.way(key) == Way::Stream(connection) {
+                self.end(now, slot, Err(Failure::ConnectionLost), out);
+            }
         }
     }
 
@@ -256,8 +275,9 @@ impl Caller {
         exchange.asked_at = due;
         exchange.provisional = false;
         exchange.ack.clear();
-        let (key, number) = (self.key(slot, serial), self.number(serial));
-        out.put(self.balancer, |buffer| self.requests.write_first(key, number, buffer));
+        let key = self.key(slot, serial);
+        let number = self.number(key);
+        out.put(self.way(key), |buffer| self.requests.write_first(key, number, buffer));
         self.retries.begin(now, slot, serial, Stage::First);
     }
 
@@ -271,8 +291,10 @@ impl Caller {
                 self.abandon(now, retry.slot, Failure::Timeout, out);
                 continue;
             }
-            if !exchange.provisional {
-                let (key, number) = (self.key(retry.slot, retry.serial), self.number(retry.serial));
+            // A stream repeats by itself what was lost (RFC 3261 §17.1.1.2, §17.1.2.2).
+            if !exchange.provisional && self.connections.is_none() {
+                let key = self.key(retry.slot, retry.serial);
+                let number = self.number(key);
                 out.put(self.balancer, |buffer| match retry.stage {
                     Stage::First => self.requests.write_first(key, number, buffer),
                     _ => buffer.extend_from_slice(&exchange.stored),
@@ -292,10 +314,11 @@ impl Caller {
 
     /// Sends the stored BYE.
     fn hang_up(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let way = self.way(key);
         let Some(exchange) = self.exchanges.get_mut(key.slot as usize) else { return };
         exchange.stage = Stage::Ending;
         exchange.provisional = false;
-        out.put(self.balancer, |buffer| buffer.extend_from_slice(&exchange.stored));
+        out.put(way, |buffer| buffer.extend_from_slice(&exchange.stored));
         self.retries.begin(now, key.slot, key.serial, Stage::Ending);
     }
 
@@ -308,8 +331,9 @@ impl Caller {
         }
         let is_opening = matches!(stage, Stage::First | Stage::Second);
         if self.kind == Kind::Call && is_opening && exchange.provisional {
-            let (key, number) = (self.key(slot, serial), self.number(serial));
-            out.put(self.balancer, |buffer| {
+            let key = self.key(slot, serial);
+            let number = self.number(key);
+            out.put(self.way(key), |buffer| {
                 self.requests.write_cancel(key, number, stage == Stage::Second, buffer);
             });
         }
@@ -339,8 +363,33 @@ impl Caller {
     }
 
     /// Of the user whose turn it is.
-    fn number(&self, serial: u32) -> u32 {
-        self.first_user.wrapping_add(serial % self.users)
+    fn number(&self, key: Key) -> u32 {
+        let (_, user) = self.turn(key);
+        self.first_user.wrapping_add(user)
+    }
+
+    /// Where the requests of an exchange go.
+    fn way(&self, key: Key) -> Way {
+        match self.connections {
+            Some(_) => Way::Stream(self.turn(key).0),
+            None => Way::Datagram(self.balancer),
+        }
+    }
+
+    /// The connection of an exchange and its user, both counted from 0. A user keeps to one connection, as a phone does, and with so many
+    /// exchanges at a time as there are connections each has one.
+    fn turn(&self, key: Key) -> (u32, u32) {
+        let Some(connections) = self.connections else { return (0, key.serial % self.users) };
+        let turn = match self.pacing {
+            Pacing::Closed { .. } => key.slot,
+            Pacing::Rate(_) => key.serial,
+        };
+        let connection = turn % connections;
+        if connection >= self.users {
+            return (connection, connection % self.users);
+        }
+        let users = (self.users - 1 - connection) / connections + 1;
+        (connection, connection + connections * (key.serial / connections % users))
     }
 
     /// The stage of the exchange that `key` names; `Free` if it is over.

@@ -2,7 +2,8 @@
 
 use super::callee::Callee;
 use super::caller::Caller;
-use super::ends::{self, Batches, End};
+use super::ends::{Batches, End};
+use super::front::Front;
 use super::metronome::{MOST_TICKS, Metronome};
 use super::schedule::Schedule;
 use super::settings::{Details, Pace, Settings};
@@ -24,7 +25,8 @@ pub(crate) struct Generator {
     /// Differs between loads, so that no answer to an earlier one is taken for ours.
     run: u32,
     caller: Caller,
-    caller_end: End,
+    /// The caller's way to the balancer.
+    front: Front,
     callee: Option<(Callee, End)>,
     poll: Poll,
     wake: Arc<Wake>,
@@ -58,8 +60,7 @@ impl Generator {
         let poll = Poll::new().map_err(|error| NetError::Poll { error })?;
         let wake = Wake::new().map_err(|error| NetError::Poll { error })?;
         poll.add(wake.as_fd(), METRONOME).map_err(|error| NetError::Poll { error })?;
-        let (caller_end, warning) = End::open(ends::towards(settings.balancer, settings.caller), &poll, CALLER)?;
-        settings.caller = caller_end.address;
+        let (front, warning) = Front::open(&mut settings, details, &poll)?;
         let mut warnings: Vec<Warning> = warning.into_iter().collect();
         let now = Clock::now();
         let run = now.as_micros() as u32 ^ std::process::id().rotate_left(16);
@@ -78,7 +79,7 @@ impl Generator {
             details: details.clone(),
             run,
             caller,
-            caller_end,
+            front,
             callee,
             poll,
             wake: Arc::new(wake),
@@ -88,12 +89,17 @@ impl Generator {
         })
     }
 
-    /// Asks the balancer until it says that it is up, `stop` is true, or the patience for it is over.
+    /// Opens the connections if there are any, then asks the balancer until it says that it is up, `stop` is true, or the patience for it
+    /// is over. Where all connections are to be opened at the same moment, that moment is the beginning of the load.
     pub(crate) fn await_ready(
         &mut self,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), NetError> {
+        if self.details.streams.as_ref().is_some_and(|streams| streams.at_once) {
+            return Ok(());
+        }
+        self.open_connections(stop, progress)?;
         let start = Clock::now();
         let until = start + self.details.ready_within;
         let (mut next_ping, mut next_progress) = (start, start + PROGRESS_INTERVAL);
@@ -104,7 +110,7 @@ impl Generator {
                 return Ok(());
             }
             if now >= next_ping {
-                self.caller.ping(attempt, &mut self.caller_end.outbox);
+                self.caller.ping(attempt, self.front.outbox());
                 attempt += 1;
                 next_ping = now + PING_INTERVAL;
             }
@@ -115,6 +121,23 @@ impl Generator {
             self.handle_timeouts(now);
             self.turn(until.min(next_ping).min(next_progress))?;
         }
+    }
+
+    /// Returns when each connection is up or has failed, or `stop` is true.
+    fn open_connections(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(Progress)) -> Result<(), NetError> {
+        let start = Clock::now();
+        let mut next_progress = start + PROGRESS_INTERVAL;
+        self.front.open_all();
+        while !self.front.is_settled() && !stop.load(Ordering::Relaxed) {
+            let now = Clock::now();
+            if now >= next_progress {
+                progress(self.told(Phase::Connecting, now.saturating_since(start), 0));
+                next_progress += PROGRESS_INTERVAL;
+            }
+            self.handle_timeouts(now);
+            self.turn(next_progress.min(now + STOP_INTERVAL))?;
+        }
+        Ok(())
     }
 
     /// Runs one load until its time is over or `stop` is true. Calls that are held end at once then.
@@ -196,7 +219,7 @@ impl Generator {
         }
         if course.phase != Phase::Finishing && (stop || now >= course.end || self.caller.is_closed()) {
             if !stop {
-                self.caller.close_at(now, course.end, &mut self.caller_end.outbox);
+                self.caller.close_at(now, course.end, self.front.outbox());
             }
             self.caller.close();
             course.phase = Phase::Finishing;
@@ -204,7 +227,7 @@ impl Generator {
         }
         if stop && !course.stopped {
             course.stopped = true;
-            self.caller.hang_up_all(now, &mut self.caller_end.outbox);
+            self.caller.hang_up_all(now, self.front.outbox());
             course.give_up_at = Some(now + self.details.grace);
         }
     }
@@ -217,7 +240,7 @@ impl Generator {
         course.own_usage = process::usage(&[std::process::id()]);
         course.usage = process::usage(&self.details.processes);
         self.caller.messages = Default::default();
-        self.caller_end.count_anew();
+        self.front.count_anew();
         if let Some((callee, end)) = &mut self.callee {
             callee.messages = Default::default();
             end.count_anew();
@@ -225,8 +248,8 @@ impl Generator {
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
-        self.caller.handle_timeout(now, &mut self.caller_end.outbox);
-        self.caller_end.flush(&mut self.batches);
+        self.caller.handle_timeout(now, self.front.outbox());
+        self.front.handle_timeout(now, &self.poll, &mut self.caller, &mut self.batches);
         if let Some((callee, end)) = &mut self.callee {
             callee.handle_timeout(now, &mut end.outbox);
             end.flush(&mut self.batches);
@@ -236,7 +259,8 @@ impl Generator {
     /// Waits until something comes or is due, at most until `until`, and handles what came. Returns the time spent waiting.
     fn turn(&mut self, until: Instant) -> Result<Duration, NetError> {
         let callee = self.callee.as_ref().and_then(|(callee, _)| callee.next_deadline());
-        let until = [self.caller.next_deadline(), callee].into_iter().flatten().fold(until, Instant::min);
+        let deadlines = [self.caller.next_deadline(), self.front.next_deadline(), callee];
+        let until = deadlines.into_iter().flatten().fold(until, Instant::min);
         let mut ready = std::mem::take(&mut self.ready);
         let before = Clock::now();
         let timeout = if self.details.busy_poll { Duration::ZERO } else { until.saturating_since(before) };
@@ -252,19 +276,14 @@ impl Generator {
     fn serve(&mut self, source: Ready) {
         match source.token {
             METRONOME => self.wake.clear(),
-            CALLER => {
-                let caller = &mut self.caller;
-                self.caller_end.serve(&mut self.batches, source.error, |now, datagram, out| {
-                    caller.datagram(now, datagram.bytes, datagram.remote, out);
-                });
-            }
-            _ => {
+            CALLEE => {
                 if let Some((callee, end)) = &mut self.callee {
                     end.serve(&mut self.batches, source.error, |now, datagram, out| {
                         callee.datagram(now, datagram.bytes, datagram.remote, out);
                     });
                 }
             }
+            _ => self.front.serve(source, &self.poll, &mut self.caller, &mut self.batches),
         }
     }
 
@@ -281,6 +300,8 @@ impl Generator {
             failed: counts.failed.values().sum(),
             sent_again: self.caller.messages.sent_again + answered_again,
             p99: counts.latency.quantile(0.99),
+            connections: self.front.open_connections(),
+            connections_wanted: self.details.streams.as_ref().map_or(0, |streams| streams.connections),
         }
     }
 
@@ -288,9 +309,10 @@ impl Generator {
     fn finish(&mut self, course: &Course) -> Result<Report, NetError> {
         let now = Clock::now();
         let abandoned = self.caller.under_way() > 0;
-        self.caller.give_up(now, &mut self.caller_end.outbox);
-        self.caller_end.flush(&mut self.batches);
+        self.caller.give_up(now, self.front.outbox());
+        self.front.handle_timeout(now, &self.poll, &mut self.caller, &mut self.batches);
         let report = self.report(course, now);
+        self.front.forget_losses();
         if abandoned {
             // For the answers to what was taken back.
             self.rest(AFTERMATH)?;
@@ -304,7 +326,7 @@ impl Generator {
         let total = measured.as_secs_f64();
         let callee = self.callee.as_ref();
         let messages = self.caller.messages.and(callee.map(|(callee, _)| callee.messages).unwrap_or_default());
-        let of_ends = |count: fn(&End) -> u64| count(&self.caller_end) + callee.map_or(0, |(_, end)| count(end));
+        let of_callee = |count: fn(&End) -> u64| callee.map_or(0, |(_, end)| count(end));
         Report {
             kind: self.settings.kind,
             pace: self.settings.pace,
@@ -314,19 +336,20 @@ impl Generator {
             failed: counts.failed.clone(),
             not_started: counts.not_started,
             warm_up_failures: counts.warm_up_failures,
-            sent: of_ends(|end| end.sent),
+            sent: self.front.sent() + of_callee(|end| end.sent),
             received: messages.received,
             sent_again: messages.sent_again,
             received_again: messages.received_again,
             unexpected: messages.unexpected,
             strays: messages.strays,
-            refused: of_ends(|end| end.refused),
-            kernel_drops: of_ends(End::kernel_drops),
+            refused: self.front.refused() + of_callee(|end| end.refused),
+            kernel_drops: self.front.kernel_drops() + of_callee(End::kernel_drops),
             latency: counts.latency.clone(),
             lateness: counts.lateness.clone(),
             measured,
             busy: if total > 0.0 { (1.0 - course.waited.as_secs_f64() / total).clamp(0.0, 1.0) } else { 0.0 },
             cpu: process::usage(&[std::process::id()]).since(&course.own_usage).total,
+            connections: self.front.connections().cloned(),
             target: self.target(&course.usage),
             warnings: self.warnings.clone(),
         }
@@ -350,7 +373,7 @@ impl Course {
     /// When to look at the clock again, whatever else happens.
     fn next_stop(&self, now: Instant) -> Instant {
         let next = match self.phase {
-            Phase::Waiting | Phase::WarmUp => self.measured_from.min(self.end),
+            Phase::Connecting | Phase::Waiting | Phase::WarmUp => self.measured_from.min(self.end),
             Phase::Running => self.end,
             Phase::Finishing => self.give_up_at.unwrap_or(now),
         };
@@ -358,7 +381,7 @@ impl Course {
     }
 }
 
-const CALLER: u64 = 0;
+/// All other tokens are the caller's.
 const CALLEE: u64 = 1;
 const METRONOME: u64 = 2;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,7 +3,8 @@
 use super::scan::{Answer, Field, Key, lines, values_reversed};
 use super::settings::{Details, Kind};
 use super::template::{KEY, Template, filling, session};
-use std::net::SocketAddr;
+use crate::stream::Streams;
+use std::net::{IpAddr, SocketAddr};
 
 /// The caller's messages. What they are written with: the exchange's key, and the number of its user.
 pub(super) struct Requests {
@@ -140,6 +141,10 @@ impl Attempt {
 /// What the caller's requests have in common.
 struct Common {
     caller: SocketAddr,
+    /// As in a Via: the transport, and who sends.
+    sent: String,
+    /// As in a Contact: the host, and how it is reached.
+    reached: String,
     domain: String,
     /// The names of both users, with places for the number.
     user: String,
@@ -152,8 +157,11 @@ struct Common {
 impl Common {
     fn new(caller: SocketAddr, domain: &str, details: &Details) -> Self {
         let (user, callee) = (details.caller_name.pattern(), details.callee_name.pattern());
+        let (sent, reached) = names(caller, details.streams.as_ref());
         Self {
             caller,
+            sent,
+            reached,
             domain: domain.to_owned(),
             from: format!("From: \"Load {user}\" <sip:{user}@{domain}>;tag={KEY}\r\n"),
             to: format!("To: <sip:{callee}@{domain}>\r\n"),
@@ -164,12 +172,12 @@ impl Common {
     }
 
     fn via(&self, branch: &str) -> String {
-        format!("Via: SIP/2.0/UDP {};branch=z9hG4bK{KEY}{branch};rport\r\nMax-Forwards: 70\r\n", self.caller)
+        format!("Via: SIP/2.0/{};branch=z9hG4bK{KEY}{branch};rport\r\nMax-Forwards: 70\r\n", self.sent)
     }
 
     /// The request that begins an exchange, in two parts with credentials between them. Without any it has the size that a phone's has.
     fn opening(&self, kind: Kind, branch: &str, cseq: u32) -> (Template, Template) {
-        let Self { caller, domain, user, callee, from, to, call_id } = self;
+        let Self { caller, reached, domain, user, callee, from, to, call_id, .. } = self;
         let via = self.via(branch);
         let method = kind.method();
         let (target, to, more) = match kind {
@@ -179,7 +187,7 @@ impl Common {
         };
         let head = format!(
             "{method} sip:{target} SIP/2.0\r\n{via}{from}{to}{call_id}CSeq: {cseq} {method}\r\n\
-             Contact: <sip:{user}@{caller}>\r\n{more}User-Agent: tandem load\r\n"
+             Contact: <sip:{user}@{reached}>\r\n{more}User-Agent: tandem load\r\n"
         );
         let (tail, size) = match kind {
             Kind::Call => (with_body(&session(*caller)), INVITE_BYTES),
@@ -203,9 +211,22 @@ impl Common {
         format!(
             "OPTIONS sip:{balancer} SIP/2.0\r\n{via}From: <sip:load@{balancer}>;tag={KEY}\r\nTo: <sip:{balancer}>\r\n{}\
              CSeq: 1 OPTIONS\r\nContact: <sip:load@{}>\r\nUser-Agent: tandem load\r\n{NO_BODY}",
-            self.call_id, self.caller
+            self.call_id, self.reached
         )
     }
+}
+
+/// Via and Contact of the caller. Who sends on a stream is found by the stream; a browser does not even know its address (RFC 7118 §5.1).
+fn names(caller: SocketAddr, streams: Option<&Streams>) -> (String, String) {
+    let Some(transport) = streams.map(|streams| streams.transport) else {
+        return (format!("UDP {caller}"), caller.to_string());
+    };
+    let host = match caller.ip() {
+        _ if transport.is_web_socket() => "load.invalid".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    (format!("{} {host}", transport.in_via()), format!("{host};transport={}", transport.in_uri()))
 }
 
 /// The end of a message with a session description.

@@ -1,6 +1,7 @@
 //! What a load is to be.
 
 use super::user::UserName;
+use crate::stream::Streams;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub struct Details {
     /// Whether to ask the sockets again and again instead of sleeping. Whoever sends to a sleeping thread on another core pays for waking
     /// it, and in a virtual machine the host has to: a target would look the dearer the more time its generator has left.
     pub busy_poll: bool,
+    /// How the balancer is reached; `None`: by datagrams. The callee answers by datagrams in any case.
+    pub streams: Option<Streams>,
 }
 
 impl Default for Details {
@@ -87,6 +90,7 @@ impl Default for Details {
             ready_within: Duration::from_secs(20),
             processes: Vec::new(),
             busy_poll: false,
+            streams: None,
         }
     }
 }

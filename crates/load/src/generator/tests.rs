@@ -7,6 +7,7 @@ use super::outbox::Outbox;
 use super::scan::{Field, lines};
 use super::{Details, Kind, Pace, Settings, UserName};
 use crate::report::Failure;
+use crate::stream::{Streams, Transport, Trust};
 use sip::Instant;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -68,14 +69,14 @@ impl World {
             for (to, bytes) in self.take(false) {
                 assert_eq!(to, address(5061), "the callee answers where it was asked");
                 let bytes = if self.proxied { returned(&bytes) } else { bytes };
-                self.caller.datagram(self.now, &bytes, address(5060), &mut self.to_callee);
+                self.caller.message(self.now, &bytes, address(5060), &mut self.to_callee);
             }
         }
     }
 
     /// Something that the callee did not say.
     fn tell_caller(&mut self, message: &str) {
-        self.caller.datagram(self.now, message.as_bytes(), address(5060), &mut self.to_callee);
+        self.caller.message(self.now, message.as_bytes(), address(5060), &mut self.to_callee);
     }
 
     /// What the caller sent since it was asked last.
@@ -540,4 +541,74 @@ fn the_balancer_is_asked_whether_it_is_up() {
         assert_eq!(world.caller.is_balancer_up(), is_up, "{status}");
     }
     assert_eq!((world.caller.messages, world.caller.counts.completed), (Messages::default(), 0));
+}
+
+/// Over connections instead of by datagrams.
+fn over(transport: Transport, connections: u32) -> Details {
+    let streams = Streams { transport, connections, trust: Trust::Anybody, server_name: None, at_once: false };
+    Details { streams: Some(streams), ..Details::default() }
+}
+
+/// What the caller sent on connections since it was asked last.
+fn streamed(world: &mut World) -> Vec<(u32, String)> {
+    world.caller.handle_timeout(world.now, &mut world.to_callee);
+    let sent =
+        world.to_callee.streamed().map(|(on, bytes)| (on, String::from_utf8_lossy(bytes).into_owned())).collect();
+    world.to_callee.clear();
+    sent
+}
+
+#[test]
+fn on_a_stream_messages_say_so_and_nothing_is_sent_again() {
+    for (transport, via, contact) in [
+        (Transport::Tcp, "SIP/2.0/TCP 127.0.0.1;branch=", "<sip:u00000000@127.0.0.1;transport=tcp>"),
+        (Transport::Tls, "SIP/2.0/TLS 127.0.0.1;branch=", "<sip:u00000000@127.0.0.1;transport=tls>"),
+        (Transport::Ws, "SIP/2.0/WS load.invalid;branch=", "<sip:u00000000@load.invalid;transport=ws>"),
+        (Transport::Wss, "SIP/2.0/WSS load.invalid;branch=", "<sip:u00000000@load.invalid;transport=ws>"),
+    ] {
+        let mut world = World::new(Kind::Register, rate(0.01), &over(transport, 1));
+        let [(0, register)] = <[(u32, String); 1]>::try_from(streamed(&mut world)).expect("a REGISTER") else {
+            panic!("there is no other connection");
+        };
+        assert!(values(&register, Field::Via).iter().all(|value| value.starts_with(via)), "{register}");
+        assert_eq!(values(&register, Field::Contact), [contact]);
+        let message = sip::parse(register.as_bytes(), &sip::Limits::default()).expect("a message");
+        assert_eq!(sip::check(&message, &sip::Limits::default()).err(), None, "{register}");
+        world.caller.close();
+        world.pass(Duration::from_secs(40));
+        assert_eq!((world.caller.messages.sent_again, streamed(&mut world)), (0, Vec::new()));
+        assert_eq!(world.caller.counts.failed.get(&Failure::Timeout), Some(&1));
+    }
+}
+
+#[test]
+fn a_user_keeps_to_a_connection_and_each_connection_has_an_exchange() {
+    let details = Details { users: 10, ..over(Transport::Tcp, 4) };
+    let mut world = World::new(Kind::Options, Pace::Closed { concurrency: 4 }, &details);
+    let user = |text: &str| text.split_once("<sip:u").and_then(|(_, rest)| rest.get(..8)?.parse::<u32>().ok());
+    let first = streamed(&mut world);
+    let seen: Vec<(u32, Option<u32>)> = first.iter().map(|(on, text)| (*on, user(text))).collect();
+    assert_eq!(seen, [(0, Some(0)), (1, Some(1)), (2, Some(2)), (3, Some(3))]);
+    for _ in 0..20 {
+        for connection in 0..4 {
+            world.caller.lost(world.now, connection, &mut world.to_callee);
+        }
+        for (on, text) in streamed(&mut world) {
+            assert!(user(&text).is_some_and(|user| user < 10 && user % 4 == on), "{on}: {text}");
+        }
+    }
+    assert_eq!(world.caller.counts.failed.get(&Failure::ConnectionLost), Some(&80));
+    assert_eq!((world.caller.under_way(), world.caller.counts.completed), (4, 0));
+}
+
+#[test]
+fn what_goes_on_over_other_connections_is_not_lost_with_one() {
+    let details = Details { users: 2, ..over(Transport::Tls, 3) };
+    let mut world = World::new(Kind::Register, rate(1_000.0), &details);
+    world.now += Duration::from_millis(5);
+    let begun: Vec<u32> = streamed(&mut world).iter().map(|(on, _)| *on).collect();
+    assert_eq!(begun, [0, 1, 2, 0, 1, 2], "in turns");
+    world.caller.close();
+    world.caller.lost(world.now, 1, &mut world.to_callee);
+    assert_eq!((world.caller.under_way(), world.caller.counts.failed.get(&Failure::ConnectionLost)), (4, Some(&2)));
 }

@@ -3,6 +3,7 @@
 use super::{Report, Target};
 use crate::generator::Pace;
 use crate::histogram::Histogram;
+use crate::stream::Connections;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +18,8 @@ impl Report {
             "kind": self.kind.to_string(),
             "success": self.is_success(),
             "pace": pace(self.pace),
+            "transport": self.connections.as_ref().map_or("udp", |connections| connections.transport.name()),
+            "connections": self.connections.as_ref().map(Connections::to_json),
             "elapsed_seconds": self.elapsed.as_secs_f64(),
             "started": self.started,
             "completed": self.completed,
@@ -48,7 +51,7 @@ fn pace(pace: Pace) -> Value {
     }
 }
 
-fn times(histogram: &Histogram) -> Value {
+pub(crate) fn times(histogram: &Histogram) -> Value {
     let bars: Vec<Value> =
         histogram.bars().iter().map(|bar| json!({ "up_to": bar.up_to, "count": bar.count })).collect();
     json!({

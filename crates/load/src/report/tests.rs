@@ -31,6 +31,7 @@ pub(crate) fn report() -> Report {
         measured: Duration::from_secs(4),
         busy: 0.25,
         cpu: Duration::from_secs(1),
+        connections: None,
         target: Some(Target {
             cpu: Duration::from_millis(3_000),
             busiest_thread: Duration::from_secs(2),
@@ -73,6 +74,7 @@ fn json_says_every_count() {
     }
     let without = Report { target: None, ..report }.to_json();
     assert_eq!(without["target"], json!(null));
+    assert_eq!((&without["transport"], &without["connections"]), (&json!("udp"), &json!(null)));
 }
 
 #[test]
@@ -144,6 +146,8 @@ fn a_line_of_progress_says_where_the_load_is() {
         failed: 1,
         sent_again: 2,
         p99: 1_500,
+        connections: 40,
+        connections_wanted: 50,
     };
     assert_eq!(
         progress.to_string(),
@@ -151,4 +155,6 @@ fn a_line_of_progress_says_where_the_load_is() {
     );
     let waiting = Progress { phase: Phase::Waiting, ..progress };
     assert_eq!(waiting.to_string(), "   3 s  waiting for the balancer");
+    let connecting = Progress { phase: Phase::Connecting, ..progress };
+    assert_eq!(connecting.to_string(), "   3 s  opening connections, 40 of 50 are up");
 }

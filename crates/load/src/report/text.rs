@@ -34,6 +34,9 @@ impl fmt::Display for Report {
             "lost: {} dropped by the kernel at our sockets, {} returned by the network",
             self.kernel_drops, self.refused
         )?;
+        if let Some(connections) = &self.connections {
+            write!(formatter, "{connections}")?;
+        }
         latency(formatter, &self.latency)?;
         usage(formatter, self)?;
         for warning in &self.warnings {
@@ -107,6 +110,7 @@ impl fmt::Display for Failure {
             Self::Unfinished => formatter.write_str("unfinished at the end"),
             Self::HungUp => formatter.write_str("hung up by the other side"),
             Self::UnexpectedAnswer => formatter.write_str("unexpected answer"),
+            Self::ConnectionLost => formatter.write_str("connection lost"),
         }
     }
 }
@@ -114,6 +118,15 @@ impl fmt::Display for Failure {
 impl fmt::Display for Progress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = match self.phase {
+            Phase::Connecting => {
+                return write!(
+                    formatter,
+                    "{:>4} s  opening connections, {} of {} are up",
+                    self.elapsed.as_secs(),
+                    self.connections,
+                    self.connections_wanted
+                );
+            }
             Phase::Waiting => return write!(formatter, "{:>4} s  waiting for the balancer", self.elapsed.as_secs()),
             Phase::WarmUp => "warming up, ",
             Phase::Running => "",

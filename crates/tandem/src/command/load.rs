@@ -1,4 +1,7 @@
-//! `tandem load`: a load generator for a farm, or for anything else that speaks SIP over UDP.
+//! `tandem load`: a load generator for a farm, or for anything else that speaks SIP.
+
+mod idle;
+mod streams;
 
 use anyhow::{Context, bail};
 use load::Progress;
@@ -6,6 +9,7 @@ use load::authority::{self, Refusal};
 use load::generator::{self, Details, Kind, Pace, Settings, UserName};
 use load::peak::{self, PeakPlan};
 use load::process;
+use load::stream::Streams;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io::{self, IsTerminal, Write};
@@ -14,6 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use streams::StreamArguments;
 
 #[derive(clap::Args)]
 #[command(
@@ -31,17 +36,28 @@ enum Exchange {
     /// Calls: INVITE, 180, 200, ACK, BYE, 200
     Calls(Calls),
     /// Registrations: REGISTER, 401, REGISTER with credentials, 200
-    Registrations(Common),
+    Registrations(Registrations),
     /// Pings of users: OPTIONS, 200
     Options(Common),
+    /// Connections over which nothing but keep-alives goes: what they cost, and how many stay
+    Idle(idle::Arguments),
 }
 
-// A comment of documentation on these two would replace the help of the subcommands.
+// A comment of documentation on these would replace the help of the subcommands.
 #[derive(clap::Args)]
 struct Calls {
     /// How long a call goes on before its BYE
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = span)]
     hold: Duration,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+struct Registrations {
+    /// All at the same moment, each over a connection of its own that is opened just then: as many users as --connections, each once
+    #[arg(long, requires = "connections", conflicts_with_all = ["rate", "peak", "concurrency", "count", "duration", "from_users"])]
+    storm: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -61,7 +77,10 @@ struct Common {
     #[arg(long)]
     i_own_the_target: bool,
 
-    /// So many at a time, a new one when one ends [default: 10]
+    #[command(flatten)]
+    stream: StreamArguments,
+
+    /// So many at a time, a new one when one ends [default: 10; over streams one for each connection]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=262_144), conflicts_with_all = ["rate", "peak"])]
     concurrency: Option<u32>,
     /// So many a second, whatever becomes of them; latency counts from the moment each is due
@@ -124,13 +143,19 @@ struct Common {
 
 /// Runs the load and reports. Status 0 only if nothing failed.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (kind, hold, common) = match &arguments.exchange {
-        Exchange::Calls(calls) => (Kind::Call, calls.hold, &calls.common),
-        Exchange::Registrations(common) => (Kind::Register, Duration::ZERO, common),
-        Exchange::Options(common) => (Kind::Options, Duration::ZERO, common),
+    let (kind, hold, is_storm, common) = match &arguments.exchange {
+        Exchange::Calls(calls) => (Kind::Call, calls.hold, false, &calls.common),
+        Exchange::Registrations(registrations) => {
+            (Kind::Register, Duration::ZERO, registrations.storm, &registrations.common)
+        }
+        Exchange::Options(common) => (Kind::Options, Duration::ZERO, false, common),
+        Exchange::Idle(arguments) => return idle::run(arguments),
     };
     check(common)?;
-    let (settings, details) = (settings(kind, common), details(hold, common));
+    let (mut settings, mut details) = (settings(kind, common), details(hold, common));
+    if let Some(streams) = common.stream.streams(is_storm)? {
+        over(streams, common, &mut settings, &mut details);
+    }
     let stop = stop_at_signals()?;
     let is_shown = common.progress || io::stderr().is_terminal();
     let show = |progress: Progress| {
@@ -156,20 +181,28 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// What clap cannot know to be wrong.
 fn check(common: &Common) -> anyhow::Result<()> {
-    match authority::check(common.to, common.i_own_the_target) {
-        Ok(()) => {}
+    check_target(common.to, common.i_own_the_target)?;
+    if common.answer.is_some_and(|answer| answer.ip().is_unspecified() || answer.port() == 0) {
+        bail!("--answer is the address that the balancer sends to: give it whole");
+    }
+    check_own(common.to, common.from, &common.pid)
+}
+
+fn check_target(to: SocketAddr, is_owned: bool) -> anyhow::Result<()> {
+    match authority::check(to, is_owned) {
+        Ok(()) => Ok(()),
         Err(refusal @ Refusal::NoReceiver(_)) => bail!("{refusal}"),
         Err(refusal @ Refusal::Foreign(_)) => bail!(
             "{refusal}: loading a system of somebody else's is an attack, and nothing was sent; if it is yours, say --i-own-the-target"
         ),
     }
-    if common.answer.is_some_and(|answer| answer.ip().is_unspecified() || answer.port() == 0) {
-        bail!("--answer is the address that the balancer sends to: give it whole");
-    }
-    if common.from.is_some_and(|from| from.is_ipv4() != common.to.is_ipv4()) {
+}
+
+fn check_own(to: SocketAddr, from: Option<SocketAddr>, processes: &[u32]) -> anyhow::Result<()> {
+    if from.is_some_and(|from| from.is_ipv4() != to.is_ipv4()) {
         bail!("--from and --to are of different families");
     }
-    for process in &common.pid {
+    for process in processes {
         if !process::exists(*process) {
             bail!("there is no process {process} to measure");
         }
@@ -213,7 +246,23 @@ fn details(hold: Duration, common: &Common) -> Details {
         ready_within: common.wait,
         processes: common.pid.clone(),
         busy_poll: common.busy_poll,
+        streams: None,
     }
+}
+
+/// Makes it a load over connections.
+fn over(streams: Streams, common: &Common, settings: &mut Settings, details: &mut Details) {
+    if common.concurrency.is_none() && common.rate.is_none() {
+        settings.pace = Pace::Closed { concurrency: streams.connections as usize };
+    }
+    if streams.at_once {
+        settings.duration = Duration::MAX;
+        details.users = streams.connections;
+        details.count = Some(u64::from(streams.connections));
+        // The last of them comes late, and is still to be served.
+        details.grace = details.grace.max(STORM);
+    }
+    details.streams = Some(streams);
 }
 
 fn plan(common: &Common) -> PeakPlan {
@@ -302,6 +351,8 @@ fn domain(text: &str) -> Result<String, String> {
 }
 
 const CONCURRENCY: u32 = 10;
+/// How long everybody at once may take.
+const STORM: Duration = Duration::from_secs(60);
 const DURATION: Duration = Duration::from_secs(10);
 /// How long a rate must go well to be a peak.
 const FULL: Duration = Duration::from_secs(20);
@@ -367,9 +418,42 @@ mod tests {
         assert_eq!((plan.first, plan.full, plan.short), (50.0, Duration::from_secs(20), Duration::from_secs(5)));
     }
 
+    /// The words after `tandem load registrations`, as a load.
+    fn registrations(words: &str) -> (Settings, Details) {
+        let words = format!("registrations --to 127.0.0.1 --answer 127.0.0.1:5080 {words}");
+        let Ok(Arguments { exchange: Exchange::Registrations(Registrations { storm, common }) }) = parsed(&words)
+        else {
+            panic!("{words}: not registrations");
+        };
+        let (mut settings, mut details) = (settings(Kind::Register, &common), details(Duration::ZERO, &common));
+        let streams = common.stream.streams(storm).expect("the words make sense").expect("it is a stream");
+        over(streams, &common, &mut settings, &mut details);
+        (settings, details)
+    }
+
+    #[test]
+    fn over_streams_each_connection_has_an_exchange() {
+        let (settings, details) = registrations("--transport tcp --connections 7");
+        assert_eq!((settings.pace, details.users, details.count), (Pace::Closed { concurrency: 7 }, 1_000, None));
+        let (settings, _) = registrations("--transport tcp --connections 7 --rate 5");
+        assert_eq!(settings.pace, Pace::Rate { per_second: 5.0 });
+        let (settings, _) = registrations("--transport ws --concurrency 3");
+        assert_eq!(settings.pace, Pace::Closed { concurrency: 3 });
+    }
+
+    #[test]
+    fn in_a_storm_everybody_registers_once() {
+        let (settings, details) = registrations("--transport tls --insecure --connections 500 --storm");
+        assert_eq!((settings.pace, settings.duration), (Pace::Closed { concurrency: 500 }, Duration::MAX));
+        assert_eq!((details.users, details.count, details.grace), (500, Some(500), Duration::from_secs(60)));
+        assert!(details.streams.is_some_and(|streams| streams.at_once));
+    }
+
     #[test]
     fn what_makes_no_sense_is_refused() {
-        use clap::error::ErrorKind::{ArgumentConflict, InvalidSubcommand, MissingRequiredArgument, ValueValidation};
+        use clap::error::ErrorKind::{
+            ArgumentConflict, InvalidSubcommand, MissingRequiredArgument, UnknownArgument, ValueValidation,
+        };
         for (words, kind) in [
             ("calls --to 127.0.0.1", MissingRequiredArgument),
             ("calls --answer 127.0.0.1:5080", MissingRequiredArgument),
@@ -382,6 +466,11 @@ mod tests {
             ("options --to 127.0.0.1 --no-answer --from-user a@b", ValueValidation),
             ("options --to 127.0.0.1 --no-answer --domain a>b", ValueValidation),
             ("chats --to 127.0.0.1 --no-answer", InvalidSubcommand),
+            ("registrations --to 127.0.0.1 --no-answer --storm", MissingRequiredArgument),
+            ("registrations --to 127.0.0.1 --no-answer --storm --connections 5 --rate 1", ArgumentConflict),
+            ("registrations --to 127.0.0.1 --no-answer --storm --connections 5 --from-users 5", ArgumentConflict),
+            ("options --to 127.0.0.1 --no-answer --storm --connections 5", UnknownArgument),
+            ("idle --to 127.0.0.1 --transport tcp --ping never", ValueValidation),
         ] {
             assert_eq!(parsed(words).err(), Some(kind), "{words}");
         }

@@ -1,6 +1,7 @@
 //! The balancer of the demo: the product itself, on a configuration as anybody would write it.
 
 use super::boxes::News;
+use super::certificate::Certificate;
 use super::pcap::Capture;
 use super::places::Places;
 use super::{BOXES, DOMAIN};
@@ -10,6 +11,7 @@ use net::{Clock, DataPlane, Tap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,9 +23,14 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Listens at the farm's address. What an operator would be told goes to `told`.
-    pub(super) fn start(places: &Places, capture: Option<Arc<Capture>>, told: Sender<News>) -> Result<Self> {
-        let text = configuration(places);
+    /// Listens at the farm's addresses. What an operator would be told goes to `told`.
+    pub(super) fn start(
+        places: &Places,
+        certificate: &Certificate,
+        capture: Option<Arc<Capture>>,
+        told: Sender<News>,
+    ) -> Result<Self> {
+        let text = configuration(places, &certificate.file);
         let checked = config::load("demo", &text).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
             anyhow!("the configuration of the demo is wrong:\n{}", lines.join("\n"))
@@ -57,12 +64,15 @@ impl Balancer {
 }
 
 /// Users are equal on both PBXs, so that a call may go to the one that holds the callee's registration.
-fn configuration(places: &Places) -> String {
+fn configuration(places: &Places, certificate: &Path) -> String {
     let mut text = format!(
-        "[unit]\nname = \"demo\"\n\n[[farm]]\nname = \"demo\"\nlisten = [\"udp:{}\"]\ndomains = [\"{DOMAIN}\"]\n\n\
+        "[unit]\nname = \"demo\"\n\n[[farm]]\nname = \"demo\"\nlisten = [\"udp:{}\", \"tls:{}\"]\n\
+         domains = [\"{DOMAIN}\"]\ncertificates = ['{}']\n\n\
          [[farm.service]]\nname = \"default\"\nalgorithm = \"weight\"\npersistence = \"user\"\ncallee_affinity = true\n\
          failover = {{ answer_timeout = \"1s\", final_timeout = \"2s\" }}\n",
-        places.farm
+        places.farm,
+        places.farm_tls,
+        certificate.display()
     );
     for (name, address) in BOXES.into_iter().zip(places.boxes) {
         // Writing to a string cannot fail.
@@ -94,13 +104,16 @@ mod tests {
         let here = |last: u8, port: u16| std::net::SocketAddr::from(([127, 0, 0, last], port));
         let places = Places {
             farm: here(1, 5_060),
+            farm_tls: here(1, 5_061),
             boxes: [here(11, 5_060), here(12, 5_060)],
             phones: [here(21, 5_060), here(22, 5_060)],
             media: [here(21, 6_060), here(22, 6_060)],
         };
-        let checked = config::load("demo", &configuration(&places)).expect("the demo is configured right");
+        let checked = config::load("demo", &configuration(&places, Path::new("/run/demo.pem")))
+            .expect("the demo is configured right");
         assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
         let farm = checked.settings.farms.first().expect("one farm is written");
+        assert_eq!(farm.certificates, ["/run/demo.pem"]);
         let names: Vec<&str> = farm.backends.iter().map(|backend| backend.name.as_str()).collect();
         assert_eq!(names, BOXES);
         let service = farm.services.first().expect("one service is written");

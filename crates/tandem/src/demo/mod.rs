@@ -3,8 +3,8 @@
 //! ```text
 //!   places      who is where, on ports that are free
 //!   boxes, pbx  the two processes, and what each of them does
-//!   balancer    the engine and its sockets, on a configuration as anybody would write it
-//!   phone       a user agent with its two sockets; stream: the audio of one call
+//!   balancer    the engine and its sockets, on a configuration as anybody would write it; certificate: what it shows over TLS
+//!   phone       a user agent; line: its signalling, by datagrams or over TLS; stream: the audio of one call
 //!   call        what happened to one call, and whether it went well
 //!   stage       the loop that drives phones and calls; screen: what is seen; pcap: what is written down
 //! ```
@@ -16,6 +16,8 @@
 mod balancer;
 mod boxes;
 mod call;
+mod certificate;
+mod line;
 mod pbx;
 mod pcap;
 mod phone;
@@ -29,6 +31,7 @@ pub(crate) use pbx::run as run_pbx;
 use anyhow::{Context, Result};
 use balancer::Balancer;
 use boxes::Boxes;
+use certificate::Certificate;
 use pcap::Capture;
 use places::Places;
 use screen::Screen;
@@ -69,6 +72,8 @@ struct Person {
     user: &'static str,
     display: &'static str,
     password: &'static str,
+    /// The phone speaks to the balancer over TLS, not by datagrams.
+    is_over_tls: bool,
     /// The tone that he speaks.
     hertz: f64,
 }
@@ -86,10 +91,17 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     };
     let mut screen = Screen::new();
     screen.header(&places, options.pcap.as_deref());
+    // Its file is gone only after the balancer, which looks after it.
+    let certificate = Certificate::make(places.farm_tls.ip())?;
     let (told, news) = mpsc::channel();
     let boxes = Boxes::start(&places, &told)?;
-    let balancer = Balancer::start(&places, capture.clone(), told)?;
-    let phones = phone::open_both(&places, capture.as_ref())?;
+    let balancer = Balancer::start(&places, &certificate, capture.clone(), told)?;
+    let phones = phone::open_both(&places, &certificate, capture.as_ref())?;
+    for (person, phone) in PEOPLE.iter().zip(&phones) {
+        if let Some(version) = phone.tls_version() {
+            screen.note(&format!("{}'s phone is connected over {version}", person.display));
+        }
+    }
     let mut stage = Stage::new(phones, boxes, balancer, news, options.stops, interrupted, screen)?;
     let result = stage.play(options.calls);
     stage.leave();
@@ -131,8 +143,8 @@ const BOXES: [&str; 2] = ["pbx1", "pbx2"];
 const DOMAIN: &str = "example.com";
 /// The two with phones of ours. They call each other in turn.
 static PEOPLE: [Person; 2] = [
-    Person { user: "bonnie", display: "Bonnie", password: "bonnies-secret", hertz: 440.0 },
-    Person { user: "clyde", display: "Clyde", password: "clydes-secret", hertz: 880.0 },
+    Person { user: "bonnie", display: "Bonnie", password: "bonnies-secret", is_over_tls: true, hertz: 440.0 },
+    Person { user: "clyde", display: "Clyde", password: "clydes-secret", is_over_tls: false, hertz: 880.0 },
 ];
 /// For anybody's softphone: name and password.
 const GUEST: (&str, &str) = ("guest", "welcome");

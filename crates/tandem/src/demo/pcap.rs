@@ -1,4 +1,5 @@
-//! Writing a capture: classic pcap with link type RAW, each datagram with IPv4 and UDP headers made for it.
+//! Writing a capture: classic pcap with link type RAW, each datagram with IPv4 and UDP headers made for it, and each message of a
+//! phone on TLS, as it is without TLS, the same.
 
 use anyhow::{Context, Result};
 use net::{Clock, Tap};
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A capture file that several threads write to. The balancer's datagrams reach it as a [`Tap`].
+/// A capture file that several threads write to. The balancer's messages reach it as a [`Tap`].
 pub(super) struct Capture {
     writer: Mutex<Writer>,
     /// The same moment on the clock and in Unix time.

@@ -1,5 +1,7 @@
-//! A phone: a user agent, its sockets for signalling and audio, and the streams of its calls.
+//! A phone: a user agent, its line for signalling and its socket for audio, and the streams of its calls.
 
+use super::certificate::Certificate;
+use super::line::Line;
 use super::pcap::Capture;
 use super::places::Places;
 use super::stream::{self, Stream};
@@ -17,7 +19,7 @@ use ua::{Account, Answering, CallId, Event, Output, UserAgent};
 /// A phone of one of the two people.
 pub(super) struct Phone {
     agent: UserAgent,
-    signalling: UdpSocket,
+    signalling: Line,
     audio: UdpSocket,
     media: SocketAddr,
     /// Where both phones hear: packets from there were captured when they were sent.
@@ -31,20 +33,24 @@ pub(super) struct Phone {
 }
 
 /// Both phones, in the order of `PEOPLE`, not yet registered.
-pub(super) fn open_both(places: &Places, capture: Option<&Arc<Capture>>) -> Result<[Phone; 2]> {
+pub(super) fn open_both(
+    places: &Places,
+    certificate: &Certificate,
+    capture: Option<&Arc<Capture>>,
+) -> Result<[Phone; 2]> {
     let [bonnie, clyde] = &PEOPLE;
     let [first, second] = places.phones;
     let [first_media, second_media] = places.media;
     Ok([
-        Phone::open(bonnie, first, first_media, places, capture.cloned())?,
-        Phone::open(clyde, second, second_media, places, capture.cloned())?,
+        Phone::open(bonnie, line_of(bonnie, first, places, certificate)?, first_media, places, capture.cloned())?,
+        Phone::open(clyde, line_of(clyde, second, places, certificate)?, second_media, places, capture.cloned())?,
     ])
 }
 
 impl Phone {
     fn open(
         person: &Person,
-        contact: SocketAddr,
+        signalling: Line,
         media: SocketAddr,
         places: &Places,
         capture: Option<Arc<Capture>>,
@@ -54,11 +60,14 @@ impl Phone {
             domain: DOMAIN.to_owned(),
             display: person.display.to_owned(),
             password: person.password.to_owned(),
-            proxy: places.farm,
-            contact,
+            proxy: if person.is_over_tls { places.farm_tls } else { places.farm },
+            contact: signalling.local()?,
             expires: 60,
         };
         let mut agent = UserAgent::new(account, Clock::now().as_micros());
+        if person.is_over_tls {
+            agent.speak_tls();
+        }
         agent.set_answering(Answering {
             ring_after: Duration::ZERO,
             answer_after: Some(RINGING),
@@ -68,7 +77,7 @@ impl Phone {
         });
         Ok(Self {
             agent,
-            signalling: open(contact)?,
+            signalling,
             audio: open(media)?,
             media,
             captured: places.media,
@@ -83,6 +92,11 @@ impl Phone {
     /// To be waited for; [`turn`](Self::turn) reads them.
     pub(super) fn sockets(&self) -> [BorrowedFd<'_>; 2] {
         [self.signalling.as_fd(), self.audio.as_fd()]
+    }
+
+    /// "TLS 1.3", or nothing for a phone that speaks by datagrams.
+    pub(super) fn tls_version(&self) -> Option<&'static str> {
+        self.signalling.tls_version()
     }
 
     pub(super) fn register(&mut self, now: Instant) {
@@ -141,11 +155,10 @@ impl Phone {
     pub(super) fn turn(&mut self, now: Instant) {
         // A bound, so that a flood from elsewhere cannot keep us here.
         for _ in 0..DATAGRAMS_A_TURN {
-            let Ok((length, from)) = self.signalling.recv_from(&mut self.buffer) else {
+            let Some((from, bytes)) = self.signalling.receive(&mut self.buffer) else {
                 break;
             };
-            let bytes = self.buffer.get(..length).unwrap_or_default();
-            self.agent.handle_datagram(now, from, bytes);
+            self.agent.handle_datagram(now, from, &bytes);
         }
         if self.agent.poll_timeout().is_some_and(|due| due <= now) {
             self.agent.handle_timeout(now);
@@ -208,10 +221,7 @@ impl Phone {
     fn drain(&mut self, now: Instant) {
         while let Some(output) = self.agent.poll_output() {
             match output {
-                Output::Send { to, bytes } => {
-                    // What is lost here is sent again, as if it had been lost on the way.
-                    let _sent = self.signalling.send_to(&bytes, to);
-                }
+                Output::Send { to, bytes } => self.signalling.send(to, &bytes),
                 Output::Event(event) => {
                     self.follow(now, &event);
                     self.events.push_back(event);
@@ -252,6 +262,14 @@ impl Phone {
             SocketAddr::V6(_) => [0; 4],
         };
         Stream::new((u32::from(last) << 24) | (call.0 as u32 & 0x00ff_ffff), remote)
+    }
+}
+
+fn line_of(person: &Person, place: SocketAddr, places: &Places, certificate: &Certificate) -> Result<Line> {
+    if person.is_over_tls {
+        Line::over_tls(place.ip(), places.farm_tls, certificate)
+    } else {
+        Line::by_datagrams(place)
     }
 }
 

@@ -1,16 +1,18 @@
 //! Who is where: addresses of 127.0.0.0/8, with ports that are free.
 
 use anyhow::{Context, Result, bail};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 /// All addresses of the demo.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Places {
-    /// The balancer, for phones and PBXs alike.
+    /// The balancer by datagrams, for phones and PBXs alike.
     pub(super) farm: SocketAddr,
+    /// The balancer over TLS.
+    pub(super) farm_tls: SocketAddr,
     /// In the order of `BOXES`.
     pub(super) boxes: [SocketAddr; 2],
-    /// Signalling of the phones, in the order of `PEOPLE`.
+    /// Signalling of the phones, in the order of `PEOPLE`. One on TLS takes any port of its address.
     pub(super) phones: [SocketAddr; 2],
     /// Audio of the phones.
     pub(super) media: [SocketAddr; 2],
@@ -43,6 +45,7 @@ impl Places {
         let media = (port + MEDIA_OFFSET) & !1;
         Self {
             farm: here(1, port),
+            farm_tls: here(1, port + 1),
             boxes: [here(11, port), here(12, port)],
             phones: [here(21, port), here(22, port)],
             media: [here(21, media), here(22, media)],
@@ -58,6 +61,8 @@ impl Places {
                 .with_context(|| format!("cannot use udp:{address}: choose other ports with --port-base"))?;
             sockets.push(socket);
         }
+        let at = self.farm_tls;
+        TcpListener::bind(at).with_context(|| format!("cannot use tls:{at}: choose other ports with --port-base"))?;
         Ok(())
     }
 }
@@ -77,8 +82,8 @@ mod tests {
             let places = Places::at(port);
             let mut all: BTreeSet<SocketAddr> =
                 [places.boxes, places.phones, places.media].concat().into_iter().collect();
-            all.insert(places.farm);
-            assert_eq!(all.len(), 7, "{port}");
+            all.extend([places.farm, places.farm_tls]);
+            assert_eq!(all.len(), 8, "{port}");
             assert!(all.iter().all(|address| address.ip().is_loopback() && address.port() > 0));
             assert!(places.media.iter().all(|media| media.port() % 2 == 0));
         }

@@ -40,14 +40,15 @@ impl Screen {
         let title = self.styled(Style::Bold, "tandem demo: two PBXs behind one address");
         self.line(&title);
         self.line("");
-        self.line(&format!("  balancer  udp:{}", places.farm));
+        self.line(&format!("  balancer  udp:{}, tls:{}", places.farm, places.farm_tls));
         for (name, address) in BOXES.into_iter().zip(places.boxes) {
             self.line(&format!("  {name:<8}  udp:{address}"));
         }
         let phones = PEOPLE.iter().zip(places.phones).zip(places.media);
         for ((person, phone), media) in phones {
             let (user, hertz) = (person.user, person.hertz);
-            self.line(&format!("  {user:<8}  udp:{phone}  audio {media}, a tone of {hertz} Hz"));
+            let phone = if person.is_over_tls { format!("tls, from {}", phone.ip()) } else { format!("udp:{phone}") };
+            self.line(&format!("  {user:<8}  {phone}  audio {media}, a tone of {hertz} Hz"));
         }
         self.line("");
         self.line(&format!(

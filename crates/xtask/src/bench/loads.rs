@@ -150,7 +150,7 @@ impl Load {
 }
 
 impl Report {
-    fn read(report: &Value) -> Result<Self> {
+    pub(super) fn read(report: &Value) -> Result<Self> {
         Ok(Self {
             completed: count(report, "/completed")?,
             failures: count(report, "/failures")?,
@@ -198,7 +198,7 @@ impl Report {
         })
     }
 
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         format!(
             "{:.0}/s, {} completed, {} failed, {} not begun, {} retransmitted, {} dropped, p50 {} us, p99 {} us, {:.2} us/message",
             self.per_second,
@@ -239,7 +239,7 @@ impl Peak {
     }
 }
 
-fn number(report: &Value, path: &str) -> Result<f64> {
+pub(super) fn number(report: &Value, path: &str) -> Result<f64> {
     report.pointer(path).and_then(Value::as_f64).with_context(|| format!("the report has no number {path}"))
 }
 

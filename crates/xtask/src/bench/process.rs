@@ -126,6 +126,15 @@ pub(super) fn machine() -> String {
     format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }
 
+/// `taskset`, to which a list of cores and a program are to be added, with room for so many open files.
+pub(super) fn taskset(descriptors: Option<u32>) -> Command {
+    let Some(descriptors) = descriptors else { return Command::new("taskset") };
+    // The shell becomes the program, whose process it then is.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n \"$0\" && exec taskset \"$@\""]).arg(descriptors.to_string());
+    command
+}
+
 fn signal(name: &str, processes: &[u32]) {
     let mut command = Command::new("sh");
     command.args(["-c", "kill -\"$0\" \"$@\" 2>/dev/null", name]);
@@ -177,6 +186,13 @@ mod tests {
         drop(signaller);
         let ended = sleeper.wait().expect("it is our child");
         assert!(!ended.success());
+    }
+
+    #[test]
+    fn programs_have_room_for_open_files() {
+        let output = taskset(Some(100)).args(["-c", "0", "sh", "-c", "ulimit -n"]).output().expect("a shell is there");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "100", "{output:?}");
+        assert_eq!(taskset(None).get_program(), "taskset");
     }
 
     #[test]

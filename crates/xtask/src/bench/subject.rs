@@ -1,18 +1,20 @@
 //! What is measured. One more peer is one more entry here: a command and the text of its configuration.
 
-use super::process::Running;
-use super::{BALANCER, BALANCER_CORE, CALLEE, RELAY_CALLEE_SIDE};
+use super::process::{self, Running};
+use super::{BALANCER, BALANCER_CORE, CALLEE, RELAY_CALLEE_SIDE, SECURE};
 use crate::peers;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// The name of the raw relay, to which all others are compared.
 pub(super) const RELAY: &str = "raw relay";
 pub(super) const STATEFUL: &str = "tandem stateful";
 pub(super) const STATELESS: &str = "tandem stateless";
 pub(super) const KAMAILIO_STATEFUL: &str = "kamailio stateful";
+pub(super) const STREAMS: &str = "tandem";
+pub(super) const KAMAILIO_STREAMS: &str = "kamailio";
 
 /// The configuration of tandem, in its folder.
 const CONFIG: &str = "tandem.toml";
@@ -54,6 +56,27 @@ persistence = "none"
 address = "CALLEE"
 "#;
 
+/// Every phone of these measurements has the same address: behind it is a whole office.
+const TANDEM_STREAMS: &str = r#"[unit]
+state_dir = "FOLDER"
+workers = PROCESSES
+
+[limits]
+transactions = 10000000
+connections_per_source = 100000
+
+[[farm]]
+name = "bench"
+listen = ["udp:LISTEN", "tcp:LISTEN", "tls:SECURE"]
+certificates = ["FOLDER/server.pem"]
+
+[[farm.backend]]
+address = "CALLEE"
+"#;
+
+/// Open files of a program with many connections.
+const DESCRIPTORS: u32 = 65_536;
+
 /// A program that relays calls from the generator's one end to its other.
 pub(super) struct Subject {
     pub(super) name: String,
@@ -61,12 +84,14 @@ pub(super) struct Subject {
     arguments: Vec<String>,
     /// Where its files are, made before it starts.
     folder: PathBuf,
-    /// Names and texts, with FOLDER, LISTEN, CALLEE and PROCESSES still to be replaced.
+    /// Names and texts, with FOLDER, LISTEN, SECURE, CALLEE and PROCESSES still to be replaced.
     files: Vec<(&'static str, &'static str)>,
     /// Children of Kamailio, workers of tandem.
     processes: u32,
     /// Where it may run.
     cores: &'static str,
+    /// Open files that it may have; `None`: as many as we.
+    descriptors: Option<u32>,
 }
 
 /// Everything that can be measured on this machine, the relay first. `own` is this program, beside which tandem was built.
@@ -100,6 +125,23 @@ pub(super) fn stateful(own: &Path, folder: &Path, workers: u32, cores: &'static 
     Subject { name, folder: folder.join(format!("tandem-{workers}-workers")), processes: workers, cores, ..subject }
 }
 
+/// Tandem on UDP, TCP and TLS, with one worker. The certificate is to be written into its folder as `server.pem`, with its key.
+pub(super) fn streaming(own: &Path, folder: &Path) -> Subject {
+    let subject = balancer(STREAMS, &own.with_file_name("tandem"), folder, TANDEM_STREAMS);
+    Subject { descriptors: Some(DESCRIPTORS), ..subject }
+}
+
+/// Kamailio with transactions on UDP and TCP, and on TLS if that is installed; `None` without Kamailio. The certificate is to be written
+/// into its folder as `server.pem`, the key as `server-key.pem`.
+pub(super) fn streaming_peer(folder: &Path, children: u32) -> Option<Subject> {
+    let kamailio = peers::find("kamailio")?;
+    let mut subject = peer(KAMAILIO_STREAMS, &kamailio, folder, include_str!("kamailio-streams.cfg"), children);
+    if peers::find(peers::KAMAILIO_TLS).is_some() {
+        subject.arguments.extend(["-A".to_string(), "WITH_TLS".to_string()]);
+    }
+    Some(Subject { descriptors: Some(DESCRIPTORS), ..subject })
+}
+
 /// The name without the variant: `kamailio stateful` of `kamailio stateful, 2 children`.
 pub(super) fn family(name: &str) -> &str {
     name.split_once(',').map_or(name, |(family, _)| family)
@@ -130,7 +172,7 @@ impl Subject {
         }
         let path = self.folder.join("log");
         let log = File::create(&path)?;
-        let child = Command::new("taskset")
+        let child = process::taskset(self.descriptors)
             .args(["-c", self.cores])
             .arg(&self.program)
             .args(self.arguments.iter().map(|argument| self.filled_in(argument)))
@@ -146,6 +188,7 @@ impl Subject {
     fn filled_in(&self, text: &str) -> String {
         text.replace("FOLDER", &self.folder.to_string_lossy())
             .replace("LISTEN", BALANCER)
+            .replace("SECURE", SECURE)
             .replace("CALLEE", CALLEE)
             .replace("PROCESSES", &self.processes.to_string())
     }
@@ -162,6 +205,7 @@ pub(super) fn relay(own: &Path, folder: &Path) -> Subject {
         files: Vec::new(),
         processes: 1,
         cores: BALANCER_CORE,
+        descriptors: None,
     }
 }
 
@@ -175,6 +219,7 @@ fn balancer(name: &str, program: &Path, folder: &Path, config: &'static str) -> 
         files: vec![(CONFIG, config)],
         processes: 1,
         cores: BALANCER_CORE,
+        descriptors: None,
     }
 }
 
@@ -190,6 +235,7 @@ fn peer(kind: &str, program: &Path, folder: &Path, config: &'static str, childre
         files: vec![("kamailio.cfg", config), ("dispatcher.list", "1 sip:CALLEE\n")],
         processes: children,
         cores: BALANCER_CORE,
+        descriptors: None,
     }
 }
 
@@ -197,13 +243,22 @@ fn peer(kind: &str, program: &Path, folder: &Path, config: &'static str, childre
 mod tests {
     use super::*;
 
+    fn everything(children: &[u32]) -> Vec<Subject> {
+        let (own, folder) = (Path::new("/bin/xtask"), Path::new("/nowhere"));
+        let peers = children.iter().filter_map(|count| streaming_peer(folder, *count));
+        let mut subjects = all(own, folder, children);
+        subjects.push(streaming(own, folder));
+        subjects.extend(peers);
+        subjects
+    }
+
     #[test]
     fn configurations_are_filled_in_completely() {
-        for subject in all(Path::new("/bin/xtask"), Path::new("/nowhere"), &[1, 2]) {
+        for subject in everything(&[1, 2]) {
             let files = subject.files.iter().map(|(_, text)| *text);
             for text in files.chain(subject.arguments.iter().map(String::as_str)) {
                 let filled = subject.filled_in(text);
-                for word in ["FOLDER", "LISTEN", "CALLEE", "PROCESSES"] {
+                for word in ["FOLDER", "LISTEN", "SECURE", "CALLEE", "PROCESSES"] {
                     assert!(!filled.contains(word), "{}: {filled}", subject.name);
                 }
             }
@@ -221,8 +276,8 @@ mod tests {
 
     #[test]
     fn our_configurations_are_accepted() {
-        for subject in all(Path::new("/bin/xtask"), Path::new("/nowhere"), &[]) {
-            for (name, text) in &subject.files {
+        for subject in everything(&[]) {
+            for (name, text) in subject.files.iter().filter(|(name, _)| *name == CONFIG) {
                 if let Err(errors) = config::load(name, &subject.filled_in(text)) {
                     let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
                     panic!("{}: {}", subject.name, text.join("\n"));

@@ -51,8 +51,8 @@ impl Caller {
             ..200 => self.progressed(key, asked),
             200..300 => self.call_answered(now, key, asked, answer, message, out),
             _ => {
-                let number = self.number(key.serial);
-                out.put(self.balancer, |buffer| self.requests.write_refusal_ack(key, number, answer, buffer));
+                let number = self.number(key);
+                out.put(self.way(key), |buffer| self.requests.write_refusal_ack(key, number, answer, buffer));
                 self.refused(now, key, asked, answer.code, message, out);
             }
         }
@@ -85,12 +85,12 @@ impl Caller {
             return;
         }
         self.record_latency(now, key.slot);
-        let number = self.number(key.serial);
+        let (number, way) = (self.number(key), self.way(key));
         let Some(exchange) = self.exchanges.get_mut(key.slot as usize) else { return };
         self.requests.write_ack(key, number, answer, message, &mut exchange.ack);
         exchange.stored.clear();
         self.requests.write_bye(key, number, answer, message, &mut exchange.stored);
-        out.put(self.balancer, |buffer| buffer.extend_from_slice(&exchange.ack));
+        out.put(way, |buffer| buffer.extend_from_slice(&exchange.ack));
         if self.hold.is_zero() {
             self.hang_up(now, key, out);
         } else {
@@ -106,13 +106,14 @@ impl Caller {
         if exchange.serial != key.serial {
             return;
         }
+        let way = self.way(key);
         if !exchange.ack.is_empty() {
-            out.put(self.balancer, |buffer| buffer.extend_from_slice(&exchange.ack));
+            out.put(way, |buffer| buffer.extend_from_slice(&exchange.ack));
         } else if exchange.stage == Stage::Free && !answer.contact.is_empty() {
             // Nobody waits for this call any more: it shall not stay up at the other side.
-            let number = self.number(key.serial);
-            out.put(self.balancer, |buffer| self.requests.write_ack(key, number, answer, message, buffer));
-            out.put(self.balancer, |buffer| self.requests.write_bye(key, number, answer, message, buffer));
+            let number = self.number(key);
+            out.put(way, |buffer| self.requests.write_ack(key, number, answer, message, buffer));
+            out.put(way, |buffer| self.requests.write_bye(key, number, answer, message, buffer));
         }
     }
 
@@ -152,7 +153,7 @@ impl Caller {
 
     /// Sends the request once more with what the challenge in `message` asks for; false if that is not to be had.
     fn ask_again(&mut self, now: Instant, key: Key, message: &[u8], out: &mut Outbox) -> bool {
-        let number = self.number(key.serial);
+        let (number, way) = (self.number(key), self.way(key));
         let authorization = match &self.accounts {
             Some(accounts) => match accounts.answer(message, number) {
                 Some(line) => Some(line),
@@ -167,7 +168,7 @@ impl Caller {
         exchange.provisional = false;
         exchange.stored.clear();
         self.requests.write_again(key, number, authorization.as_deref(), &mut exchange.stored);
-        out.put(self.balancer, |buffer| buffer.extend_from_slice(&exchange.stored));
+        out.put(way, |buffer| buffer.extend_from_slice(&exchange.stored));
         self.retries.begin(now, key.slot, key.serial, Stage::Second);
         true
     }

@@ -2,15 +2,14 @@
 //! again and again, or takes the user for gone.
 
 use super::Caller;
-use crate::generator::outbox::Outbox;
+use crate::generator::outbox::{Outbox, Way};
 use crate::generator::retry::Stage;
 use crate::generator::scan::{self, Field, Key, lines};
 use crate::report::Failure;
 use sip::Instant;
-use std::net::SocketAddr;
 
 impl Caller {
-    pub(super) fn asked(&mut self, now: Instant, bytes: &[u8], remote: SocketAddr, out: &mut Outbox) {
+    pub(super) fn asked(&mut self, now: Instant, bytes: &[u8], from: Way, out: &mut Outbox) {
         let replies = &self.replies;
         let reply = match scan::method(bytes) {
             b"BYE" | b"OPTIONS" | b"NOTIFY" | b"INFO" | b"UPDATE" | b"MESSAGE" | b"PRACK" | b"CANCEL" => &replies.done,
@@ -28,7 +27,7 @@ impl Caller {
         };
         let key = call_id(bytes).and_then(Key::read);
         let tag = key.unwrap_or(NOBODY).digits();
-        out.put(remote, |buffer| reply.write(bytes, &tag, false, buffer));
+        out.put(from, |buffer| reply.write(bytes, &tag, false, buffer));
         if let Some(key) = key.filter(|key| key.run == self.run) {
             self.messages.received += 1;
             if scan::method(bytes) == b"BYE" && self.stage(key) == Stage::Holding {
