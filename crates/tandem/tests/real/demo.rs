@@ -37,6 +37,8 @@ fn three_calls_with_audio_both_ways() {
     }
     assert!(said.contains("calls: 3, good: 3, cut by a stop: 0, failed: 0"), "{said}");
     assert!(said.contains("user guest, password "), "{said}");
+    assert!(said.contains("balancer  udp:127.0.0.1:5060, tls:127.0.0.1:5061"), "{said}");
+    assert!(said.contains("Bonnie's phone is connected over TLS 1.3"), "{said}");
     for user in ["bonnie", "clyde"] {
         assert!(said.contains(&format!("{user} is registered at pbx")), "{said}");
     }
@@ -90,10 +92,23 @@ fn a_port_that_is_taken_is_told_and_another_one_found() {
     assert!(errors.contains("127.0.0.11:5060") && errors.contains("--port-base"), "{errors}");
 }
 
+#[test]
+fn the_port_for_tls_must_be_free_too() {
+    if !crate::common::namespace() {
+        return;
+    }
+    let _taken = std::net::TcpListener::bind("127.0.0.1:5061").expect("every port of the namespace is free");
+    let (output, said) = play(&["--calls", "1"]);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("balancer  udp:127.0.0.1:5160, tls:127.0.0.1:5161"), "{said}");
+}
+
 /// What tshark reads from a capture: the given fields of the packets that `filter` takes, one packet per entry.
 fn fields(tshark: &Path, capture: &Path, filter: &str, names: &[&str]) -> Vec<Vec<String>> {
     let mut command = Command::new(tshark);
-    command.arg("-n").arg("-r").arg(capture).args(["-d", "udp.port==5060,sip", "-d", "udp.port==6060,rtp"]);
+    command.arg("-n").arg("-r").arg(capture);
+    // What went over TLS is written as datagrams too.
+    command.args(["-d", "udp.port==5060,sip", "-d", "udp.port==5061,sip", "-d", "udp.port==6060,rtp"]);
     command.args(["-Y", filter, "-T", "fields"]);
     for name in names {
         command.args(["-e", name]);

@@ -2,10 +2,12 @@
 
 use crate::common::namespace;
 use crate::common::unit::{Unit, counter};
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+use tempfile::TempDir;
 
 const UNIT: &str = "127.0.0.20:5060";
 const SERVER: &str = "127.0.0.31:5060";
@@ -32,7 +34,12 @@ fn load(words: &[&str]) -> Output {
 
 /// The report of a load through the unit, answered by the generator itself.
 fn answered(exchange: &str, words: &[&str]) -> Value {
-    let output = load(&[&[exchange, "--to", UNIT, "--answer", SERVER, "--json"][..], words].concat());
+    answered_at(UNIT, exchange, words)
+}
+
+/// As [`answered`], by way of another listener.
+fn answered_at(listener: &str, exchange: &str, words: &[&str]) -> Value {
+    let output = load(&[&[exchange, "--to", listener, "--answer", SERVER, "--json"][..], words].concat());
     let report = report(&output);
     assert_eq!(output.status.code(), Some(0), "{exchange} {words:?}: {report:#}\n{}", errors(&output));
     assert_eq!(report["success"], true, "{report:#}");
@@ -118,6 +125,125 @@ fn calls_registrations_and_pings_pass_at_either_pace() {
     let status = unit.status();
     assert!(counter(&status, "calls_started", "") >= 400, "{status:#}");
     assert_eq!(number(&status, "registrations"), 50, "{status:#}");
+}
+
+/// The same farm on every transport, with a certificate for its address in `ca.pem` of the folder.
+fn farm_on_streams(folder: &TempDir) -> String {
+    let params = CertificateParams::new(vec!["127.0.0.20".to_owned()]).expect("an address is a name");
+    let key = KeyPair::generate().expect("a key is made");
+    let certificate = params.self_signed(&key).expect("it signs itself");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("the folder is ours");
+    };
+    write("ca.pem", &certificate.pem());
+    write("unit.pem", &format!("{}{}", certificate.pem(), key.serialize_pem()));
+    let listeners = LISTENERS.map(|(transport, address)| format!("\"{transport}:{address}\"")).join(", ");
+    let pem = folder.path().join("unit.pem");
+    farm().replace(
+        &format!("listen = [\"udp:{UNIT}\"]"),
+        &format!("listen = [\"udp:{UNIT}\", {listeners}]\ncertificates = [\"{}\"]", pem.display()),
+    )
+}
+
+const LISTENERS: [(&str, &str); 4] =
+    [("tcp", UNIT), ("tls", "127.0.0.20:5061"), ("ws", "127.0.0.20:8080"), ("wss", "127.0.0.20:8443")];
+
+#[test]
+fn streams_are_loaded_as_datagrams_are() {
+    if !namespace() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let unit = Unit::start(&farm_on_streams(&folder));
+    let ca = folder.path().join("ca.pem").to_string_lossy().into_owned();
+    for (transport, listener) in LISTENERS {
+        for exchange in ["calls", "registrations", "options"] {
+            let mut words = vec!["--transport", transport, "--connections", "8", "--count", "80", "--domain", DOMAIN];
+            if matches!(transport, "tls" | "wss") {
+                words.extend(["--ca", ca.as_str()]);
+            }
+            let report = answered_at(listener, exchange, &words);
+            assert_eq!(
+                (&report["transport"], number(&report, "completed")),
+                (&Value::from(transport), 80),
+                "{report:#}"
+            );
+            let connections = &report["connections"];
+            assert_eq!(
+                (&connections["opened"], &connections["losses"]),
+                (&Value::from(8), &Value::from(0)),
+                "{report:#}"
+            );
+            assert_eq!(connections["handshake_us"]["count"], 8, "{report:#}");
+            assert_eq!(report["retransmissions"]["sent"], 0, "{report:#}");
+        }
+    }
+    assert!(number(&unit.status(), "registrations") > 0);
+}
+
+#[test]
+fn a_storm_of_phones_is_registered_and_idle_ones_stay() {
+    if !namespace() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let mut unit = Unit::start(&farm_on_streams(&folder));
+    let process = unit.process().id().to_string();
+    let (_, tls) = LISTENERS[1];
+    let words = ["--transport", "tls", "--insecure", "--connections", "150", "--storm", "--domain", DOMAIN];
+    for _ in 0..2 {
+        let report = answered_at(tls, "registrations", &words);
+        assert_eq!(
+            (number(&report, "completed"), &report["connections"]["opened"]),
+            (150, &Value::from(150)),
+            "{report:#}"
+        );
+    }
+    assert_eq!(number(&unit.status(), "registrations"), 150);
+    let output = load(&[
+        "idle",
+        "--to",
+        tls,
+        "--transport",
+        "tls",
+        "--insecure",
+        "--connections",
+        "50",
+        "--hold",
+        "1500ms",
+        "--ping",
+        "500ms",
+        "--pid",
+        &process,
+        "--json",
+    ]);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}\n{}", errors(&output));
+    assert_eq!((number(&report, "stayed"), number(&report, "unanswered")), (50, 0), "{report:#}");
+    assert!(number(&report, "pings") >= 100, "{report:#}");
+    assert!(report["target"]["rss_open_bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000), "{report:#}");
+}
+
+#[test]
+fn whoever_is_not_believed_is_not_loaded() {
+    if !namespace() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let _unit = Unit::start(&farm_on_streams(&folder));
+    let (_, tls) = LISTENERS[1];
+    let words = ["options", "--to", tls, "--no-answer", "--transport", "tls", "--connections", "2", "--count", "2"];
+    let unasked = load(&words);
+    assert_eq!(unasked.status.code(), Some(1));
+    assert!(errors(&unasked).contains("--ca FILE"), "{}", errors(&unasked));
+    let ca = folder.path().join("ca.pem").to_string_lossy().into_owned();
+    let other = ["--ca", ca.as_str(), "--server-name", "pbx.example", "--wait", "0s", "--json"];
+    let output = load(&[&words[..], &other[..]].concat());
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["failed"], serde_json::json!({ "connection_lost": 2 }), "{report:#}");
+    assert_eq!(report["connections"]["opened"], 0, "{report:#}");
+    assert!(report["connections"]["failed"]["certificate"].as_u64().is_some_and(|count| count >= 2), "{report:#}");
 }
 
 #[test]

@@ -28,15 +28,38 @@ pub struct Settings<'a> {
 
 impl Baresip {
     /// What it heard, as samples; whole once it has ended.
-    pub fn heard(&self) -> Vec<i16> {
+    fn heard(&self) -> Vec<i16> {
         let entries = std::fs::read_dir(&self.home).expect("the folder is ours");
         let mut paths = entries.filter_map(|entry| entry.ok()).map(|entry| entry.path());
         let heard = paths.find(|path| path.to_string_lossy().ends_with("-dec.wav"));
         heard.map_or_else(Vec::new, |file| samples(&file))
     }
+
+    /// At least a second of the other's tone, and nothing of its own. To be asked once it has ended.
+    ///
+    /// # Panics
+    /// If it heard anything else.
+    pub fn assert_hears(&self, other: f64, own: f64) {
+        let (samples, said) = (self.heard(), self.process.said());
+        assert!(samples.len() >= 8_000, "{} samples\n{said}", samples.len());
+        // Away from the beginning and the end, where there may be silence.
+        let middle = &samples[samples.len() / 3..samples.len() * 2 / 3];
+        let (theirs, mine) = (sip::g711::tone_power(middle, other), sip::g711::tone_power(middle, own));
+        assert!(theirs > 0.0 && theirs > 50.0 * mine, "{theirs} at {other} Hz, {mine} at {own} Hz\n{said}");
+    }
 }
 
 pub fn start(folder: &Path, settings: &Settings<'_>) -> Baresip {
+    launch(folder, settings, "", "")
+}
+
+/// The same, but it signals over TLS, and believes the authority in this file.
+pub fn start_over_tls(folder: &Path, settings: &Settings<'_>, authority: &str) -> Baresip {
+    launch(folder, settings, ";transport=tls", &format!("sip_cafile {authority}\n"))
+}
+
+/// `transport` is written behind the URIs of its account and its proxy, `lines` into its configuration.
+fn launch(folder: &Path, settings: &Settings<'_>, transport: &str, lines: &str) -> Baresip {
     let home = folder.join(format!("baresip-{}", settings.user));
     std::fs::create_dir_all(&home).expect("the folder is ours");
     let tone = home.join("tone.wav");
@@ -45,10 +68,11 @@ pub fn start(folder: &Path, settings: &Settings<'_>) -> Baresip {
         .replace("HOST", settings.host)
         .replace("TONE", &tone.to_string_lossy())
         .replace("HOME", &home.to_string_lossy());
+    let config = lines.to_owned() + &config;
     let (user, password, proxy) = (settings.user, settings.password, settings.proxy);
     let domain = proxy.split_once(':').map_or(proxy, |(host, _)| host);
     let account = format!(
-        "<sip:{user}@{domain}>;auth_user={user};auth_pass={password};outbound=\"sip:{proxy}\";regint=300;\
+        "<sip:{user}@{domain}{transport}>;auth_user={user};auth_pass={password};outbound=\"sip:{proxy}{transport}\";regint=300;\
          audio_codecs=pcmu;answermode=auto\n"
     );
     for (name, text) in [("config", config.as_str()), ("accounts", account.as_str()), ("contacts", "")] {

@@ -28,19 +28,40 @@ pub struct Server<'a> {
 /// # Panics
 /// If it does not, with what it said.
 pub fn start(folder: &Path, server: &Server<'_>) -> Process {
-    launch(folder, server, "")
+    launch(folder, server, DATAGRAMS_ONLY, "")
 }
 
 /// The same, but it keeps the Path of each registration (RFC 3327 §5.3) and calls the user along it.
 pub fn start_with_path(folder: &Path, server: &Server<'_>) -> Process {
-    launch(folder, server, "loadmodule \"path.so\"\nmodparam(\"registrar\", \"use_path\", 1)")
+    launch(folder, server, DATAGRAMS_ONLY, "loadmodule \"path.so\"\nmodparam(\"registrar\", \"use_path\", 1)")
 }
 
-/// `extra` are further lines of its script, where the modules are loaded.
-fn launch(folder: &Path, server: &Server<'_>, extra: &str) -> Process {
+/// The same, but it is reached over TCP too, and over TLS at port 5061, where it shows the certificate in this file.
+pub fn start_with_streams(folder: &Path, server: &Server<'_>, certificate: &str) -> Process {
+    let tls = TLS.replace("CERTIFICATE", certificate);
+    launch(folder, server, "tcp_children=2\nenable_tls=yes\nlisten=tcp:HOST:5060\nlisten=tls:HOST:5061", &tls)
+}
+
+/// Is its TLS here? Debian has it in a package of its own, `kamailio-tls-modules`. If not, that was said; the test must return.
+///
+/// # Panics
+/// With `CI=true` if it is not.
+pub fn has_tls() -> bool {
+    let mut folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let found = folders.any(|folder| folder.path().join("kamailio/modules/tls.so").is_file());
+    if !found {
+        assert!(!super::is_ci(), "CI=true, but kamailio-tls-modules is not installed");
+        eprintln!("skipped: kamailio-tls-modules is not installed (`cargo xtask test` prints how to install it)");
+    }
+    found
+}
+
+/// `streams` are further lines of its script where it listens, `modules` those where its modules are loaded.
+fn launch(folder: &Path, server: &Server<'_>, streams: &str, modules: &str) -> Process {
     let script = folder.join(format!("{}.cfg", server.name));
     let text = SCRIPT
-        .replace("EXTRA", extra)
+        .replace("STREAMS", streams)
+        .replace("MODULES", modules)
         .replace("HOST", server.host)
         .replace("FARM", server.farm)
         .replace("USERS", server.users)
@@ -52,7 +73,7 @@ fn launch(folder: &Path, server: &Server<'_>, extra: &str) -> Process {
     std::fs::create_dir_all(&run).expect("the folder is ours");
     let mut process = Process::start(
         Command::new(program)
-            .args(["-DD", "-E", "-m", "32", "-M", "4", "-f"])
+            .args(["-DD", "-E", "-m", "64", "-M", "8", "-f"])
             .arg(&script)
             .arg("-Y")
             .arg(&run)
@@ -80,3 +101,10 @@ fn is_answering(host: &str) -> bool {
 }
 
 const SCRIPT: &str = include_str!("../data/kamailio.cfg");
+const DATAGRAMS_ONLY: &str = "disable_tcp=yes";
+const TLS: &str = "loadmodule \"tls.so\"
+modparam(\"tls\", \"tls_method\", \"TLSv1.2+\")
+modparam(\"tls\", \"certificate\", \"CERTIFICATE\")
+modparam(\"tls\", \"private_key\", \"CERTIFICATE\")
+modparam(\"tls\", \"verify_certificate\", 0)
+modparam(\"tls\", \"require_certificate\", 0)";

@@ -6,14 +6,22 @@
 //! process    a child that never outlives its test  wire      sockets, and messages taken apart by hand
 //! sipp       sipp with a scenario                  kamailio  a registrar of Debian's
 //! baresip    a phone of Debian's                   phone     a phone of ours in a thread
-//! capture    what was on the wire, by tshark
+//! link       a connection that carries SIP         carrier   what a phone's signalling goes over
+//! answerer   a box of ours in a thread             neighbour a second network, with a cable to it
+//! capture    what was on the wire, by tshark       name_server  dnsmasq of Debian's, and certificates
 //! ```
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 #![allow(clippy::disallowed_methods, reason = "these tests are about real sockets and real time")]
 
+pub mod answerer;
 pub mod baresip;
 pub mod capture;
+pub mod carrier;
+pub mod certificates;
 pub mod kamailio;
+pub mod link;
+pub mod name_server;
+pub mod neighbour;
 pub mod phone;
 pub mod process;
 pub mod sipp;

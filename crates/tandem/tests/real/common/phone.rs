@@ -1,6 +1,8 @@
 //! A phone of ours in a thread of its own: registers, calls, answers, and speaks PCMU both ways. And what two of them do together.
 
+use super::carrier::{Carrier, Dress};
 use super::holds_within;
+use super::link::Link;
 use net::Clock;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -24,6 +26,7 @@ enum Order {
     Call { target: String, headers: String },
     HangUp,
     AnswerCalls,
+    HangOn(Option<Link>),
 }
 
 /// Who ends a call.
@@ -37,12 +40,21 @@ impl Phone {
     /// `user` at `host`:5060 (IPv6 in brackets), audio at port 4000, everything through `proxy`; rings after `ring_after` and answers
     /// 300 ms later.
     pub fn start(user: &str, password: &str, host: &str, proxy: &str, ring_after: Duration) -> Self {
-        Self::begin(user, password, host, proxy, ring_after, Some(ring_after + ANSWER_AFTER))
+        let carrier = Carrier::Datagrams(open(signalling_at(host)));
+        Self::begin(user, password, host, proxy, carrier, ring_after, Some(ring_after + ANSWER_AFTER))
+    }
+
+    /// The same, but it signals over this connection, and rings at once.
+    pub fn start_over(user: &str, password: &str, host: &str, proxy: &str, link: Link) -> Self {
+        let dress = Dress::new(&link, user, signalling_at(host));
+        let carrier = Carrier::Connection(Some(link), dress);
+        Self::begin(user, password, host, proxy, carrier, Duration::ZERO, Some(ANSWER_AFTER))
     }
 
     /// The same, but it rings at once and for ever, until [`Phone::answer_calls`].
     pub fn start_ringing(user: &str, password: &str, host: &str, proxy: &str) -> Self {
-        Self::begin(user, password, host, proxy, Duration::ZERO, None)
+        let carrier = Carrier::Datagrams(open(signalling_at(host)));
+        Self::begin(user, password, host, proxy, carrier, Duration::ZERO, None)
     }
 
     fn begin(
@@ -50,11 +62,12 @@ impl Phone {
         password: &str,
         host: &str,
         proxy: &str,
+        carrier: Carrier,
         ring_after: Duration,
         answer_after: Option<Duration>,
     ) -> Self {
         let proxy: SocketAddr = proxy.parse().expect("an address and a port");
-        let contact: SocketAddr = format!("{host}:5060").parse().expect("an address");
+        let contact = signalling_at(host);
         let media: SocketAddr = format!("{host}:4000").parse().expect("an address");
         let account = Account {
             user: user.to_owned(),
@@ -75,7 +88,7 @@ impl Phone {
         let mut line = Line {
             agent,
             answering,
-            signalling: open(contact),
+            carrier,
             audio: open(media),
             media,
             call: None,
@@ -125,6 +138,11 @@ impl Phone {
     /// With further header lines in the INVITE.
     pub fn call_with(&self, target: &str, headers: &str) {
         self.order(Order::Call { target: target.to_owned(), headers: headers.to_owned() });
+    }
+
+    /// Closes the connection of a phone that signals over one, and goes on over this one, if any.
+    pub fn hang_on(&self, link: Option<Link>) {
+        self.order(Order::HangOn(link));
     }
 
     /// Ends the call.
@@ -208,7 +226,7 @@ pub fn talk(caller: &Phone, callee: &Phone, target: &str, end: End) {
 struct Line {
     agent: UserAgent,
     answering: Answering,
-    signalling: UdpSocket,
+    carrier: Carrier,
     audio: UdpSocket,
     media: SocketAddr,
     call: Option<CallId>,
@@ -230,8 +248,8 @@ impl Line {
                 self.obey(order);
                 self.drain();
             }
-            while let Ok((length, from)) = self.signalling.recv_from(&mut buffer) {
-                self.agent.handle_datagram(Clock::now(), from, &buffer[..length]);
+            while let Some((message, from)) = self.carrier.poll() {
+                self.agent.handle_datagram(Clock::now(), from, &message);
                 self.drain();
             }
             while let Ok((length, _)) = self.audio.recv_from(&mut buffer) {
@@ -265,16 +283,14 @@ impl Line {
                 self.answering.answer_after = Some(self.answering.ring_after + ANSWER_AFTER);
                 self.agent.set_answering(self.answering);
             }
+            Order::HangOn(link) => self.carrier.hang_on(link),
         }
     }
 
     fn drain(&mut self) {
         while let Some(output) = self.agent.poll_output() {
             match output {
-                Output::Send { to, bytes } => {
-                    // Whoever is gone does not get it, as on any network.
-                    let _ = self.signalling.send_to(&bytes, to);
-                }
+                Output::Send { to, bytes } => self.carrier.send(&bytes, to),
                 Output::Event(event) => self.note(event),
             }
         }
@@ -315,6 +331,10 @@ fn in_uri(address: IpAddr) -> String {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("[{address}]"),
     }
+}
+
+fn signalling_at(host: &str) -> SocketAddr {
+    format!("{host}:5060").parse().expect("an address")
 }
 
 fn open(address: SocketAddr) -> UdpSocket {

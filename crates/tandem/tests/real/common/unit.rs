@@ -11,6 +11,8 @@ use tempfile::TempDir;
 pub struct Unit {
     process: Process,
     folder: TempDir,
+    /// The process whose network it is in, if that is not the test's.
+    network: Option<u32>,
 }
 
 impl Unit {
@@ -19,10 +21,19 @@ impl Unit {
     /// # Panics
     /// If it is not ready within fifteen seconds, with what it said.
     pub fn start(config: &str) -> Self {
+        Self::start_in(None, config)
+    }
+
+    /// The same in the network of another process.
+    pub fn start_beside(network: u32, config: &str) -> Self {
+        Self::start_in(Some(network), config)
+    }
+
+    fn start_in(network: Option<u32>, config: &str) -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder can be written");
         std::fs::write(folder.path().join("tandem.toml"), config).expect("the folder is ours");
-        let process = launch(folder.path());
-        let mut unit = Self { process, folder };
+        let process = launch_in(network, folder.path());
+        let mut unit = Self { process, folder, network };
         unit.wait_until_ready();
         unit
     }
@@ -35,7 +46,7 @@ impl Unit {
     /// Starts it again after its end, with the same state and configuration file.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(self.folder.path());
+        self.process = launch_in(self.network, self.folder.path());
         self.wait_until_ready();
     }
 
@@ -126,12 +137,16 @@ pub fn backend<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
 
 /// Starts the program on the `tandem.toml` in the folder, with its state beside it.
 pub fn launch(folder: &Path) -> Process {
+    launch_in(None, folder)
+}
+
+fn launch_in(network: Option<u32>, folder: &Path) -> Process {
+    let mut command = Command::new(if network.is_some() { "nsenter" } else { PROGRAM });
+    if let Some(process) = network {
+        command.args(["--net", "--target", &process.to_string(), PROGRAM]);
+    }
     Process::start(
-        Command::new(PROGRAM)
-            .args(["run", "--config"])
-            .arg(folder.join("tandem.toml"))
-            .arg("--state-dir")
-            .arg(folder.join("state")),
+        command.args(["run", "--config"]).arg(folder.join("tandem.toml")).arg("--state-dir").arg(folder.join("state")),
         "tandem",
         folder,
     )
