@@ -201,7 +201,8 @@ const SECURE: &str = "127.0.0.1:5061";
 /// The relay's side towards the callee.
 const RELAY_CALLEE_SIDE: &str = "127.0.0.1:5061";
 const CALLER: &str = "127.0.0.1:5070";
-const CALLEE: &str = "127.0.0.1:5080";
+/// Not the host of the callers: over a stream whoever comes from the host of a backend is that backend.
+const CALLEE: &str = "127.0.0.2:5080";
 
 /// Cores of the balancer and of the generator, and both.
 const BALANCER_CORE: &str = "0";

@@ -319,7 +319,7 @@ mod tests {
     fn a_load_is_written_as_options() {
         let load = Load::new(Exchange::Call).at_rate(2_000.0, 60).on("0,1");
         let words =
-            "calls --to 127.0.0.1:5060 --from 127.0.0.1:5070 --answer 127.0.0.1:5080 --json --rate 2000 --duration 60s";
+            "calls --to 127.0.0.1:5060 --from 127.0.0.1:5070 --answer 127.0.0.2:5080 --json --rate 2000 --duration 60s";
         assert_eq!(load.arguments.join(" "), words);
         assert_eq!(load.cores, "0,1");
         assert!(Load::new(Exchange::Register).closed(8, 1).arguments.join(" ").starts_with("registrations "));

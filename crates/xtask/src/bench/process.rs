@@ -129,9 +129,9 @@ pub(super) fn machine() -> String {
 /// `taskset`, to which a list of cores and a program are to be added, with room for so many open files.
 pub(super) fn taskset(descriptors: Option<u32>) -> Command {
     let Some(descriptors) = descriptors else { return Command::new("taskset") };
-    // The shell becomes the program, whose process it then is.
+    // The shell becomes the program, whose process it then is. Where the system allows fewer, all that it allows will have to do.
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n \"$0\" && exec taskset \"$@\""]).arg(descriptors.to_string());
+    command.args(["-c", RAISED]).arg(descriptors.to_string());
     command
 }
 
@@ -172,6 +172,9 @@ fn is_bound(port: u16) -> bool {
         table.lines().filter_map(|line| line.split_whitespace().nth(1)).any(|local| local.ends_with(&suffix))
     })
 }
+
+/// `$0`: open files that are wanted. The rest is for taskset.
+const RAISED: &str = "ulimit -n \"$0\" 2>/dev/null || ulimit -n \"$(ulimit -H -n)\"; exec taskset \"$@\"";
 
 #[cfg(test)]
 mod tests {

@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_phones_do_is_written_as_options() {
         let words = Phones::pinging(Carrier::Tcp, 1_000).with("--duration", "10s").arguments.join(" ");
-        let wanted = "options --to 127.0.0.1:5060 --transport tcp --connections 1000 --json --answer 127.0.0.1:5080 \
+        let wanted = "options --to 127.0.0.1:5060 --transport tcp --connections 1000 --json --answer 127.0.0.2:5080 \
                       --domain 127.0.0.1:5060 --duration 10s";
         assert_eq!(words, wanted);
         let words = Phones::storm(Carrier::Tls, 5).arguments.join(" ");
