@@ -54,7 +54,7 @@ fn a_thousand_calls_all_succeed_by_weight() {
 
 /// From either transport to either: one connection for all calls, one for each call, datagrams.
 #[test]
-fn calls_cross_between_tcp_and_udp() {
+fn item_27_calls_cross_between_tcp_and_udp() {
     if peer("sipp").is_none() || !namespace() {
         return;
     }

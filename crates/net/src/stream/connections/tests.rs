@@ -660,8 +660,8 @@ fn asking() -> StreamListener {
 }
 
 #[test]
-fn a_connection_serves_the_names_that_it_was_verified_for() {
-    if !namespace::alone("stream::connections::tests::a_connection_serves_the_names_that_it_was_verified_for") {
+fn item_35_a_connection_serves_the_names_that_it_was_verified_for() {
+    if !namespace::alone("stream::connections::tests::item_35_a_connection_serves_the_names_that_it_was_verified_for") {
         return;
     }
     let papers = Papers::of("one.example");
@@ -714,8 +714,8 @@ fn a_place_that_is_named_no_more_is_verified_as_before() {
 
 /// The client is the other listener of the same unit, which shows the farm's certificate where it is asked for one.
 #[test]
-fn a_verified_client_may_be_reached_by_its_connection() {
-    if !namespace::alone("stream::connections::tests::a_verified_client_may_be_reached_by_its_connection") {
+fn item_35_a_verified_client_may_be_reached_by_its_connection() {
+    if !namespace::alone("stream::connections::tests::item_35_a_verified_client_may_be_reached_by_its_connection") {
         return;
     }
     let papers = Papers::of("one.example");
