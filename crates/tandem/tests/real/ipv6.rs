@@ -1,7 +1,9 @@
 //! IPv6 on both sides of the farm, and one family on each: phones and boxes that cannot reach each other speak through it.
 
 use crate::common::capture::{Capture, Whole};
+use crate::common::certificates::Authority;
 use crate::common::kamailio::{self, PASSWORD, Server};
+use crate::common::link::{Link, Over};
 use crate::common::phone::{End, Phone, talk};
 use crate::common::{Process, Unit, has_addresses, namespace, peer};
 use std::net::{IpAddr, SocketAddr};
@@ -200,4 +202,31 @@ fn phones_over_ipv4_reach_boxes_over_ipv6() {
     world.assert_apart(&wire);
     world.assert_contacts(&wire);
     world.assert_doubled(&wire);
+}
+
+/// One phone on TLS and one on TCP; the box is reached by datagrams, in the other family.
+#[test]
+fn phones_on_connections_over_ipv6_reach_a_box_over_ipv4() {
+    if peer("kamailio").is_none() || !namespace() || !has_addresses(&ADDRESSES) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let authority = Authority::new("authority of the test");
+    let certificate = authority.issue_file(folder.path(), "farm.pem", &["fd00::20"]);
+    let unit = Unit::start(&format!(
+        "[[farm]]\nname = \"pbx\"\nlisten = [\"tcp:[fd00::20]:5060\", \"tls:[fd00::20]:5061\"]\n\
+         inside = [\"udp:127.0.0.20:5060\"]\ncertificates = [\"{certificate}\"]\n\
+         [[farm.backend]]\nname = \"a\"\naddress = \"127.0.0.31:5060\"\n"
+    ));
+    let server = Server { name: "a", realm: "shared", host: "127.0.0.31", farm: "127.0.0.20", users: "bonnie|clyde" };
+    let _server = kamailio::start(unit.folder(), &server);
+    let (tls, tcp) = ("[fd00::20]:5061", "[fd00::20]:5060");
+    let bonnie = Phone::start_over("bonnie", PASSWORD, "[fd00::51]", tls, Link::open(Over::Tls(&authority.pem), tls));
+    let clyde = Phone::start_over("clyde", PASSWORD, "[fd00::52]", tcp, Link::open(Over::Tcp, tcp));
+    bonnie.register();
+    clyde.register();
+    for end in [End::Caller, End::Callee] {
+        talk(&bonnie, &clyde, "sip:clyde@[fd00::20]", end);
+        talk(&clyde, &bonnie, "sip:bonnie@[fd00::20]", end);
+    }
 }

@@ -101,15 +101,15 @@ impl Drop for Server {
 impl Script {
     /// The octets that answer a query; none if nothing is said.
     fn reply(&self, query: &[u8], is_stream: bool) -> Option<Vec<u8>> {
-        if self.silent.load(Ordering::Relaxed) {
-            return None;
-        }
         let asked = Message::from_vec(query).ok()?;
         let question: &Query = asked.queries.first()?;
         let name = question.name().to_lowercase().to_ascii();
         let key = format!("{} {}", question.query_type(), name.trim_end_matches('.'));
         let reply = self.zone.lock().expect("no thread panicked").get(&key).cloned();
         self.asked.lock().expect("no thread panicked").push(key);
+        if self.silent.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut message = Message::response(asked.metadata.id, OpCode::Query);
         message.add_query(question.clone());
         match reply {
