@@ -150,15 +150,20 @@ pub(crate) struct Best {
 /// What another attempt needs to know.
 #[derive(Debug)]
 pub(crate) struct Placement {
-    /// The request as it was received.
-    pub(crate) request: Packet,
-    pub(crate) arrived: Flow,
+    pub(crate) received: Received,
     /// Whose fail-over settings count.
     pub(crate) service: usize,
     /// The configuration that `service` and the indices belong to.
     pub(crate) generation: u32,
     pub(crate) attempts_left: u32,
     pub(crate) choice: Choice,
+}
+
+/// A request as it was received, kept for another attempt.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) request: Packet,
+    pub(crate) arrived: Flow,
 }
 
 /// Among what the next hop of each attempt is chosen.
@@ -180,8 +185,8 @@ pub(crate) enum Choice {
 /// What becomes of a request whose flow to a phone fails.
 #[derive(Debug)]
 pub(crate) enum Spare {
-    /// Another flow of the binding takes it (RFC 5626 §7): the request as it was received.
-    Flows { binding: u64, request: Packet, arrived: Flow },
+    /// Another flow of the binding takes it (RFC 5626 §7).
+    Flows { binding: u64, received: Received },
     /// Its sender has named the flow and hears of the failure (RFC 5626 §5.3.1).
     Named,
 }

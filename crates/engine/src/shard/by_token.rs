@@ -15,7 +15,14 @@ use std::hash::Hasher;
 
 impl Core {
     /// The branch is a function of the one received, so that a retransmission leaves as the first one did.
-    pub(super) fn forward_stateless(&mut self, running: &Running, arrival: &Arrival<'_>, plan: &Plan, loop_hash: u32) {
+    pub(super) fn forward_stateless(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        arrival: &Arrival<'_>,
+        plan: &Plan,
+        loop_hash: u32,
+    ) {
         let via = arrival.message.via();
         let upstream = forward::upstream(arrival.farm, arrival.flow, via, arrival.message.asks_rport());
         let mut hasher = self.shared.secrets.table_hasher();
@@ -36,7 +43,7 @@ impl Core {
             loop_hash,
             upstream,
         };
-        let (packet, _) = self.write_request(running, arrival, plan, &branch);
+        let (packet, _) = self.write_request(running, now, arrival, plan, &branch);
         self.count(Counter::RequestsForwarded);
         self.send(plan.flow, packet);
     }
@@ -63,7 +70,7 @@ impl Core {
         }
         // All that the branch is made of is as it was, so the backend takes it for what it is, a retransmission.
         let branch = self.branch_of(id, tombstone.attempt, tombstone.loop_hash, tombstone.first_upstream);
-        let (packet, _) = self.write_request(running, arrival, &plan, &branch);
+        let (packet, _) = self.write_request(running, now, arrival, &plan, &branch);
         self.send(plan.flow, packet);
     }
 

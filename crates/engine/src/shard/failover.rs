@@ -14,9 +14,9 @@
 
 use super::Core;
 use super::large::Written;
-use crate::context::{Choice, Context, Hop, Placement};
+use crate::context::{Choice, Context, Hop, Placement, Received};
 use crate::counters::Counter;
-use crate::decide::{Arrival, Deaf, Decider, Plan, Refusal};
+use crate::decide::{Arrival, Deaf, Decider, Plan};
 use crate::io::{Event, Packet};
 use crate::origin::Origin;
 use crate::running::Running;
@@ -122,16 +122,19 @@ impl Core {
         let Some(mut placement) = context.placement.take() else {
             return false;
         };
-        let attempts = u8::try_from(context.branches.len());
-        let allowed = placement.attempts_left > 0 && !context.cancelled;
-        let (true, Ok(attempt)) = (allowed, attempts) else {
-            return false;
-        };
-        if placement.generation != running.generation {
-            // The indices belong to a configuration that is gone.
+        // The indices may belong to a configuration that is gone.
+        let is_current = placement.generation == running.generation;
+        if placement.attempts_left == 0 || context.cancelled || !is_current {
             return false;
         }
-        let Some((plan, written)) = self.plan_next(running, now, id, context, &placement, attempt) else {
+        let planned = self.plan_again(running, now, id, context, &placement.received, |decider, arrival| {
+            let planned = match &placement.choice {
+                Choice::Backends { tried, affinity, .. } => decider.again(arrival, placement.service, tried, affinity),
+                Choice::Places(flows) => decider.out_again(arrival, *flows.get(1)?),
+            };
+            planned.ok()
+        });
+        let Some((plan, written)) = planned else {
             return false;
         };
         self.count(Counter::Failovers);
@@ -142,36 +145,29 @@ impl Core {
         true
     }
 
-    fn plan_next(
+    /// Decides once more about a request that was kept, and writes it as the next attempt of its context.
+    pub(super) fn plan_again(
         &mut self,
         running: &Running,
         now: Instant,
         id: Id,
-        context: &mut Context,
-        placement: &Placement,
-        attempt: u8,
+        context: &Context,
+        received: &Received,
+        choose: impl FnOnce(&mut Decider<'_, Deaf>, &Arrival<'_>) -> Option<Plan>,
     ) -> Option<(Plan, Written)> {
+        let attempt = u8::try_from(context.branches.len()).ok()?;
         let limits = super::receive::message_limits(running);
-        let message = sip::parse(&placement.request, &limits).ok()?;
+        let message = sip::parse(&received.request, &limits).ok()?;
         let checked = sip::check(&message, &limits).ok()?;
-        let (farm, listener) = running.listener(placement.arrived.listener)?;
-        let arrival = Arrival {
-            message: &checked,
-            flow: placement.arrived,
-            farm,
-            listener,
-            origin: Origin::of(farm, listener, &placement.arrived),
-            uri: *checked.uri()?,
-        };
+        let flow = received.arrived;
+        let (farm, listener) = running.listener(flow.listener)?;
+        let origin = Origin::of(farm, listener, &flow);
+        let arrival = Arrival { message: &checked, flow, farm, listener, origin, uri: *checked.uri()? };
         let random = self.next_random();
         let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };
-        let planned: Result<Plan, Refusal> = match &placement.choice {
-            Choice::Backends { tried, affinity, .. } => decider.again(&arrival, placement.service, tried, affinity),
-            Choice::Places(flows) => decider.out_again(&arrival, *flows.get(1)?),
-        };
-        let mut plan = planned.ok()?;
+        let mut plan = choose(&mut decider, &arrival)?;
         let branch = self.branch_of(id, attempt, context.loop_hash, context.first_upstream);
-        let written = self.write_sized(running, &arrival, &mut plan, &branch);
+        let written = self.write_sized(running, now, &arrival, &mut plan, &branch);
         Some((plan, written))
     }
 
@@ -193,13 +189,18 @@ pub(super) fn placement(running: &Running, arrival: &Arrival<'_>, plan: &Plan) -
     let (service, choice, choices) = Choice::of(plan)?;
     let failover = &arrival.farm.settings.services.get(service)?.failover;
     Some(Box::new(Placement {
-        request: Packet::copy_from(arrival.message.bytes()),
-        arrived: arrival.flow,
+        received: Received::of(arrival),
         service,
         generation: running.generation,
         attempts_left: failover.attempts.min(choices).saturating_sub(1),
         choice,
     }))
+}
+
+impl Received {
+    pub(super) fn of(arrival: &Arrival<'_>) -> Self {
+        Self { request: Packet::copy_from(arrival.message.bytes()), arrived: arrival.flow }
+    }
 }
 
 impl Choice {

@@ -2,11 +2,9 @@
 //! and only as long as the phone has not answered.
 
 use super::Core;
-use crate::context::{Context, Hop, Spare};
+use crate::context::{Context, Hop, Received, Spare};
 use crate::counters::Counter;
-use crate::decide::{Arrival, Deaf, Decider, Decision, Plan, names_flow};
-use crate::io::Packet;
-use crate::origin::Origin;
+use crate::decide::{Arrival, Decision, Plan, names_flow};
 use crate::running::Running;
 use crate::table::Id;
 use sip::Instant;
@@ -25,8 +23,7 @@ impl Core {
         if flows < 2 {
             return None;
         }
-        let request = Packet::copy_from(arrival.message.bytes());
-        Some(Box::new(Spare::Flows { binding, request, arrived: arrival.flow }))
+        Some(Box::new(Spare::Flows { binding, received: Received::of(arrival) }))
     }
 
     /// Begins the branch by the phone's next flow after that of branch `at` failed. `false`: there is none.
@@ -59,29 +56,18 @@ impl Core {
         at: usize,
         spare: &Spare,
     ) -> Option<()> {
-        let Spare::Flows { binding, request, arrived } = spare else {
+        let Spare::Flows { binding, received } = spare else {
             return None;
         };
         self.shared.directory.flow_failed(*binding, &context.branches[at].flow);
-        let attempt = u8::try_from(context.branches.len()).ok()?;
-        let limits = super::receive::message_limits(running);
-        let message = sip::parse(request, &limits).ok()?;
-        let checked = sip::check(&message, &limits).ok()?;
-        let (farm, listener) = running.listener(arrived.listener)?;
-        let origin = Origin::of(farm, listener, arrived);
-        let uri = *checked.uri()?;
-        let arrival = Arrival { message: &checked, flow: *arrived, farm, listener, origin, uri };
-        let random = self.next_random();
-        let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };
-        let Decision::Forward(mut plan) = decider.decide(&arrival) else {
-            return None;
-        };
-        let tried = context.branches.iter().any(|branch| branch.flow == plan.flow);
-        if tried || plan.parties.binding != *binding || !matches!(plan.hop, Hop::Peer) {
-            return None;
-        }
-        let branch = self.branch_of(id, attempt, context.loop_hash, context.first_upstream);
-        let written = self.write_sized(running, &arrival, &mut plan, &branch);
+        let (plan, written) = self.plan_again(running, now, id, context, received, |decider, arrival| {
+            let Decision::Forward(plan) = decider.decide(arrival) else {
+                return None;
+            };
+            let tried = context.branches.iter().any(|branch| branch.flow == plan.flow);
+            let is_his = plan.parties.binding == *binding && matches!(plan.hop, Hop::Peer);
+            (is_his && !tried).then_some(plan)
+        })?;
         self.count(Counter::NextFlows);
         self.begin_branch(running, now, context, plan, written);
         Some(())

@@ -28,11 +28,12 @@ impl Core {
     pub(super) fn write_sized(
         &mut self,
         running: &Running,
+        now: Instant,
         arrival: &Arrival<'_>,
         plan: &mut Plan,
         branch: &Branch,
     ) -> Written {
-        let (packet, registration) = self.write_request(running, arrival, plan, branch);
+        let (packet, registration) = self.write_request(running, now, arrival, plan, branch);
         let is_large = packet.len() > running.settings.limits.large_request;
         if !is_large || matches!(running.link(&plan.flow), Link::Stream) {
             return Written { packet, registration, datagram: None };
@@ -44,7 +45,7 @@ impl Core {
         self.count(Counter::LargeOverStream);
         let flow = std::mem::replace(&mut plan.flow, stream);
         let datagram = Some(Box::new((flow, packet)));
-        let (packet, registration) = self.write_request(running, arrival, plan, branch);
+        let (packet, registration) = self.write_request(running, now, arrival, plan, branch);
         Written { packet, registration, datagram }
     }
 

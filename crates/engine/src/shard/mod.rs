@@ -65,8 +65,6 @@ struct Core {
     edits: Edits,
     scratch: Vec<u8>,
     random: u64,
-    /// The moment of the input or timeout under way.
-    now: Instant,
     pinger: Pinger,
     broom: Broom,
     /// The limit last told of, and when.
@@ -99,7 +97,6 @@ impl Shard {
             edits: Edits::new(),
             scratch: Vec::new(),
             random: shared.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            now,
             pinger: Pinger::default(),
             broom: Broom::new(index, shared.shards()),
             limit_told: None,
@@ -121,7 +118,6 @@ impl Shard {
     }
 
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
-        self.core.now = now;
         match input {
             Input::Datagram { flow, bytes } => self.core.receive(&self.running, now, flow, bytes),
             Input::Undelivered { flow, returned } => {
@@ -132,7 +128,6 @@ impl Shard {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.core.now = now;
         self.core.turn(&self.running, now);
         self.core.follow_outages(&self.running, now);
     }

@@ -158,7 +158,7 @@ impl Core {
                     self.count(Counter::Loops);
                     self.reply(running, now, arrival, Answer::code(482));
                 } else if arrival.farm.settings.stateless || arrival.message.method() == Method::Ack {
-                    self.forward_stateless(running, arrival, &plan, loop_hash);
+                    self.forward_stateless(running, now, arrival, &plan, loop_hash);
                 } else {
                     self.start(running, now, arrival, plan, loop_hash, key);
                 }

@@ -46,7 +46,7 @@ impl Core {
         }
         let id = self.table.next_id();
         let branch = self.branch_of(id, 0, loop_hash, upstream);
-        let written = self.write_sized(running, arrival, &mut plan, &branch);
+        let written = self.write_sized(running, now, arrival, &mut plan, &branch);
         let mut context = Box::new(new_context(now, arrival, upstream, loop_hash));
         context.placement = super::failover::placement(running, arrival, &plan);
         context.keeps_answer = plan.outlet.is_some();
@@ -124,6 +124,7 @@ impl Core {
     pub(super) fn write_request(
         &mut self,
         running: &Running,
+        now: Instant,
         arrival: &Arrival<'_>,
         plan: &Plan,
         branch: &Branch,
@@ -131,7 +132,7 @@ impl Core {
         let secrets = &self.shared.secrets;
         let call_id = arrival.message.call_id();
         let text = secrets.seal_branch(branch, call_id);
-        let (directory, now) = (&self.shared.directory, self.now);
+        let directory = &self.shared.directory;
         let forwarding = Forwarding { secrets, running, branch: &text, directory, now };
         let registration = forwarding.write(arrival, plan, &mut self.edits, &mut self.scratch);
         (Packet::copy_from(&self.scratch), registration)
