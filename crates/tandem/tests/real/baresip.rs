@@ -3,7 +3,6 @@
 use crate::common::baresip::{self, Settings};
 use crate::common::kamailio::{self, PASSWORD, Server};
 use crate::common::{Unit, holds_within, namespace, peer};
-use serde_json::Value;
 use std::time::Duration;
 
 const FARM: &str = "127.0.0.20";
@@ -40,5 +39,5 @@ fn phone<'a>(user: &'a str, host: &'a str, hertz: u32, calls: Option<&'a str>, s
 }
 
 fn registered(unit: &Unit, count: u64) -> bool {
-    holds_within(Duration::from_secs(8), || unit.status().get("registrations").and_then(Value::as_u64) == Some(count))
+    holds_within(Duration::from_secs(8), || unit.registrations() == Some(count))
 }

@@ -4,7 +4,7 @@
 use crate::common::certificates::Authority;
 use crate::common::kamailio::{self, PASSWORD, Server};
 use crate::common::link::{Link, Over};
-use crate::common::phone::{End, Phone, connect, talk};
+use crate::common::phone::{End, Phone, connect, end_call, talk};
 use crate::common::unit::{backend, counter};
 use crate::common::{Process, Unit, holds_within, namespace, peer};
 use serde_json::Value;
@@ -57,9 +57,7 @@ fn server(name: &str) -> Server<'_> {
 /// A call that is answered and ended by its caller.
 fn ring_and_end(caller: &Phone, callee: &Phone, target: &str) {
     connect(caller, callee, target);
-    caller.hang_up();
-    caller.wait("answer to BYE", |event| matches!(event, Event::Ended { by_us: true, code: 200, .. }));
-    callee.wait("BYE", |event| matches!(event, Event::Ended { by_us: false, .. }));
+    end_call(caller, callee);
 }
 
 fn call_to_and_fro(bonnie: &Phone, clyde: &Phone, calls: usize) {

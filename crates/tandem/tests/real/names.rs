@@ -4,7 +4,7 @@
 use crate::common::answerer::Answerer;
 use crate::common::name_server::{AT, NameServer};
 use crate::common::unit::backend;
-use crate::common::wire::{Station, offer, request};
+use crate::common::wire::{Call, Station, offer, request};
 use crate::common::{Unit, holds_within, namespace, peer};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -64,17 +64,9 @@ impl Caller {
         };
         let answer = final_of("1 INVITE");
         let contact = answer.uri("contact");
-        let routes: String =
-            answer.texts("record-route").iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
-        let (from, to) = (answer.text("from").unwrap_or_default(), answer.text("to").unwrap_or_default());
+        let dialog = Call::answered(&answer);
         for (cseq, method) in [(1, "ACK"), (2, "BYE")] {
-            let message = format!(
-                "{method} {contact} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bK{call_id}-{method};rport\r\n{routes}\
-                 Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n\
-                 Content-Length: 0\r\n\r\n",
-                phone.address
-            );
-            phone.send(message, UNIT);
+            phone.send(dialog.by_caller(method, cseq, phone.address, ""), UNIT);
         }
         final_of("2 BYE");
         contact.trim_start_matches("sip:").to_owned()

@@ -5,7 +5,6 @@ use crate::common::certificates::Authority;
 use crate::common::kamailio::{self, PASSWORD, Server};
 use crate::common::unit::counter;
 use crate::common::{Unit, holds_within, namespace, peer};
-use serde_json::Value;
 use std::time::Duration;
 
 const FARM: &str = "127.0.0.20";
@@ -44,7 +43,7 @@ fn call_with_one_over_tls(is_caller: bool) {
         seconds: 16,
     };
     let mut clyde = start(&unit, &called, over_tls(callees));
-    let registered = || unit.status().get("registrations").and_then(Value::as_u64) == Some(1);
+    let registered = || unit.registrations() == Some(1);
     assert!(holds_within(Duration::from_secs(8), registered), "{}\n{}", clyde.process.said(), unit.said());
     let target = format!("sip:clyde@{FARM}");
     let calling = Settings {

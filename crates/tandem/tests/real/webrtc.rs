@@ -1,13 +1,12 @@
 //! A phone in a web page: JsSIP in Debian's Chromium registers over wss through the farm, calls, and is called. The box behind it
 //! is played by hand, with descriptions that a browser accepts. Only the signalling is judged: no audio flows.
 
-use crate::common::wire::{Station, Taken, request_of};
+use crate::common::certificates::Authority;
+use crate::common::wire::{Call, Station, Taken, request_of};
 use crate::common::{Process, Unit, holds_within, namespace, peer};
-use rcgen::{CertificateParams, KeyPair};
-use serde_json::Value;
 use sip::message::{Limits, parse};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -37,7 +36,7 @@ fn a_browser_registers_calls_and_is_called() {
     page.expect("connected", STARTING);
     let contact = register(&server);
     page.expect("registered", SLOW);
-    assert_eq!(registrations(&unit), Some(1), "{}", unit.said());
+    assert_eq!(unit.registrations(), Some(1), "{}", unit.said());
 
     page.expect("out sending", SLOW);
     take_call_and_hang_up(&server, &page);
@@ -49,8 +48,8 @@ fn a_browser_registers_calls_and_is_called() {
     });
     server.answer(&leaving, "200 OK", from);
     page.expect("unregistered", SLOW);
-    let gone = holds_within(Duration::from_secs(5), || registrations(&unit) == Some(0));
-    assert!(gone, "{:?}", registrations(&unit));
+    let gone = holds_within(Duration::from_secs(5), || unit.registrations() == Some(0));
+    assert!(gone, "{:?}", unit.registrations());
 }
 
 /// The box asks for the password once; gives the Contact as the box sees it.
@@ -101,14 +100,7 @@ fn take_call_and_hang_up(server: &Station, page: &Page) {
     server.request("ACK");
     page.expect("out accepted", SLOW);
     page.expect("out confirmed", SLOW);
-    let dialog = Dialog {
-        target: invite.uri("contact"),
-        routes: invite.texts("record-route"),
-        from: format!("{};tag=callee", invite.text("to").expect("it was sent")),
-        to: invite.text("from").expect("it was sent"),
-        call_id: invite.text("call-id").expect("it was sent"),
-    };
-    server.send(dialog.request("BYE", 1, server.address), UNIT);
+    server.send(Call::taken(&invite).by_callee("BYE", 1, server.address, ""), UNIT);
     let answer = server.final_answer();
     assert_eq!(answer.code(), Some(200), "{}", answer.first_line());
     page.expect("out ended by remote", SLOW);
@@ -124,45 +116,12 @@ fn call_and_be_hung_up(server: &Station, page: &Page, contact: &str) {
     let answer = server.final_answer();
     assert_eq!(answer.code(), Some(200), "{}", answer.first_line());
     assert!(String::from_utf8_lossy(&answer.body).contains("UDP/TLS/RTP/SAVPF"), "{answer:?}");
-    let mut routes = answer.texts("record-route");
-    routes.reverse();
-    let dialog = Dialog {
-        target: answer.uri("contact"),
-        routes,
-        from: answer.text("from").expect("it was sent"),
-        to: answer.text("to").expect("it was sent"),
-        call_id: "to-browser".to_owned(),
-    };
-    server.send(dialog.request("ACK", 1, server.address), UNIT);
+    server.send(Call::answered(&answer).by_caller("ACK", 1, server.address, ""), UNIT);
     page.expect("in confirmed", SLOW);
     let (bye, from) = server.request("BYE");
     assert_eq!(bye.text("call-id").as_deref(), Some("to-browser"));
     server.answer(&bye, "200 OK", from);
     page.expect("in ended by local", SLOW);
-}
-
-/// A call as the box knows it.
-struct Dialog {
-    target: String,
-    /// Nearest first.
-    routes: Vec<String>,
-    /// The box, with its tag.
-    from: String,
-    to: String,
-    call_id: String,
-}
-
-impl Dialog {
-    fn request(&self, method: &str, cseq: u32, at: SocketAddr) -> Vec<u8> {
-        let Self { target, from, to, call_id, .. } = self;
-        let routes: String = self.routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
-        format!(
-            "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {at};branch=z9hG4bKbox-{cseq}-{method};rport\r\n{routes}\
-             Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n\
-             Content-Length: 0\r\n\r\n"
-        )
-        .into_bytes()
-    }
 }
 
 /// One audio stream as a browser takes it: DTLS-SRTP and ICE (RFC 8829), with keys that nobody has.
@@ -178,22 +137,13 @@ fn description(setup: &str) -> String {
 
 /// Only pages of ours may come in. Without pings the box hears nothing but what the browser says.
 fn config(folder: &Path) -> String {
-    let file = folder.join("farm.pem");
-    let params = CertificateParams::new(vec!["127.0.0.20".to_owned()]).expect("an address");
-    let key = KeyPair::generate().expect("a key is made");
-    let certificate = params.self_signed(&key).expect("it signs itself");
-    std::fs::write(&file, [certificate.pem(), key.serialize_pem()].concat()).expect("the folder is ours");
+    let certificate = Authority::new("nobody").issue_file(folder, "farm.pem", &["127.0.0.20"]);
     format!(
         "[[farm]]\nname = \"pbx\"\nlisten = [\"udp:{UNIT}\", \"wss:127.0.0.20:8443\"]\ndomains = [\"example.com\"]\n\
-         certificates = [\"{}\"]\norigins = [\"http://{PAGE}\"]\n\
+         certificates = [\"{certificate}\"]\norigins = [\"http://{PAGE}\"]\n\
          [[farm.service]]\nname = \"default\"\nguardians = []\n\
-         [[farm.backend]]\nname = \"a\"\naddress = \"{BOX}\"\n",
-        file.display()
+         [[farm.backend]]\nname = \"a\"\naddress = \"{BOX}\"\n"
     )
-}
-
-fn registrations(unit: &Unit) -> Option<u64> {
-    unit.status().get("registrations").and_then(Value::as_u64)
 }
 
 /// Shows the page and runs until it is dropped. The certificate is nobody's, and microphone and consent are made up.

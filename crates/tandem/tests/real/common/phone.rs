@@ -213,10 +213,14 @@ pub fn hear_each_other(one: &Phone, other: &Phone) {
 pub fn talk(caller: &Phone, callee: &Phone, target: &str, end: End) {
     connect(caller, callee, target);
     hear_each_other(caller, callee);
-    let (last, other) = match end {
-        End::Caller => (caller, callee),
-        End::Callee => (callee, caller),
-    };
+    match end {
+        End::Caller => end_call(caller, callee),
+        End::Callee => end_call(callee, caller),
+    }
+}
+
+/// `last` hangs up; returns when both know.
+pub fn end_call(last: &Phone, other: &Phone) {
     last.hang_up();
     last.wait("answer to BYE", |event| matches!(event, Event::Ended { by_us: true, code: 200, .. }));
     other.wait("BYE", |event| matches!(event, Event::Ended { by_us: false, .. }));

@@ -58,6 +58,11 @@ impl Unit {
         assert!(taken_up, "the new configuration is not taken up\n{}", self.process.said());
     }
 
+    /// How many bindings it knows.
+    pub fn registrations(&self) -> Option<u64> {
+        self.status().get("registrations").and_then(Value::as_u64)
+    }
+
     /// `tandem status --json`.
     pub fn status(&self) -> Value {
         let output = self.run(&["status", "--json"]);

@@ -311,6 +311,30 @@ pub struct Call {
 }
 
 impl Call {
+    /// As its caller knows it by the answer to the INVITE: for requests of the caller's.
+    pub fn answered(answer: &Taken) -> Self {
+        Self {
+            call_id: answer.text("call-id").expect("it was sent"),
+            caller: answer.text("from").expect("it was sent"),
+            callee: answer.text("to").expect("it was sent"),
+            caller_contact: String::new(),
+            callee_contact: answer.uri("contact"),
+            routes: answer.texts("record-route"),
+        }
+    }
+
+    /// As its callee knows it that answered by [`Taken::response`]: for requests of the callee's.
+    pub fn taken(invite: &Taken) -> Self {
+        Self {
+            call_id: invite.text("call-id").expect("it was sent"),
+            caller: invite.text("from").expect("it was sent"),
+            callee: format!("{};tag=callee", invite.text("to").expect("it was sent")),
+            caller_contact: invite.uri("contact"),
+            callee_contact: String::new(),
+            routes: invite.texts("record-route"),
+        }
+    }
+
     /// `phone` calls `sip:clyde@example.com` through the unit; `server`, which must be where it arrives, answers.
     pub fn establish(phone: &Station, unit: &str, server: &Station, caller: &str, call_id: &str) -> Self {
         let body = offer(phone.address);
