@@ -1,6 +1,6 @@
 //! What an answer of the DNS changes in what runs.
 
-use engine::{Answers, Backend, Egress, Farm, Found, Settings, Target};
+use engine::{Answers, Backend, Farm, Found, Settings, Target};
 
 /// Whether the names of a file lead to the same places in both. Everything else is taken to be equal: both are of the same text.
 pub fn leads_alike(one: &Settings, other: &Settings) -> bool {
@@ -21,21 +21,14 @@ pub fn moves(names: &[Target], before: &Answers, after: &Answers) -> Vec<String>
 }
 
 fn farms_alike(one: &Farm, other: &Farm) -> bool {
-    let trunks = |farm: &Farm| farm.trunks.iter().map(|trunk| trunk.out.clone()).collect::<Vec<_>>();
-    let egress = |farm: &Farm| {
-        let all = farm.services.iter().flat_map(|service| service.egress.iter());
-        all.filter(|egress| matches!(egress, Egress::Domain { .. })).cloned().collect::<Vec<_>>()
-    };
-    let pools = |farm: &Farm| farm.services.iter().map(|service| service.backends.clone()).collect::<Vec<_>>();
-    one.backends.len() == other.backends.len()
-        && one.backends.iter().zip(&other.backends).all(|(one, other)| backends_alike(one, other))
-        && trunks(one) == trunks(other)
-        && egress(one) == egress(other)
-        && pools(one) == pools(other)
-}
-
-fn backends_alike(one: &Backend, other: &Backend) -> bool {
-    one.id == other.id && (one.address, one.weight, one.priority) == (other.address, other.weight, other.priority)
+    let led = |backend: &Backend| (backend.id, backend.address, backend.weight, backend.priority);
+    one.backends.iter().map(led).eq(other.backends.iter().map(led))
+        && one.trunks.iter().map(|trunk| &trunk.out).eq(other.trunks.iter().map(|trunk| &trunk.out))
+        && one
+            .services
+            .iter()
+            .map(|service| (&service.egress, &service.backends))
+            .eq(other.services.iter().map(|service| (&service.egress, &service.backends)))
 }
 
 /// The places of a name, best first; the transport is not said where the name says it itself.

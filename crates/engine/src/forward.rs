@@ -71,7 +71,7 @@ impl Forwarding<'_> {
             self.top_lines(arrival, plan, &ours, &new_lines, text);
             let path = arrival.farm.settings.registrations == Registrations::Path;
             if let Some(registration) = registration.as_ref().filter(|_| path) {
-                registration.write_path(message, &writing, text);
+                registration.write_path(arrival, &writing, text);
             }
         });
         out.clear();

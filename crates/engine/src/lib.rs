@@ -41,6 +41,7 @@ pub use io::{ConnectionId, DownCause, Event, Flow, Input, Output, Packet, UpCaus
 pub use names::{Answers, Found, Target};
 pub use reach::Reach;
 pub use route::{route, route_returned};
+pub use running::ping_of;
 pub use settings::*;
 pub use shard::Shard;
 pub use shared::Shared;

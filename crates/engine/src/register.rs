@@ -118,7 +118,7 @@ impl Registration {
     }
 
     /// The Path value (RFC 3327 §5.2) and the option tag, as header lines.
-    pub(crate) fn write_path(&self, message: &Message<'_>, writing: &Writing<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write_path(&self, arrival: &Arrival<'_>, writing: &Writing<'_>, out: &mut Vec<u8>) {
         let route = Route {
             kind: RouteKind::Path,
             paired: false,
@@ -130,7 +130,7 @@ impl Registration {
             epoch: writing.secrets.epoch,
         };
         // RFC 3327 §5.1 leaves the scheme to §16.6 of RFC 3261: that of the Request-URI.
-        let is_sips = message.request_line().is_some_and(|line| sip::uri::after_sips(line.uri).is_some());
+        let is_sips = arrival.uri.scheme == Scheme::Sips;
         out.extend_from_slice(b"Path: <");
         out.extend_from_slice(scheme(is_sips));
         out.extend_from_slice(&writing.secrets.seal_route(&route, b""));
@@ -139,7 +139,7 @@ impl Registration {
         // RFC 5626 §5.1.
         let parameters: &[u8] = if self.outbound { b";lr;ob>\r\n" } else { b";lr>\r\n" };
         out.extend_from_slice(parameters);
-        if !message.has_option(Name::Supported, b"path") {
+        if !arrival.message.has_option(Name::Supported, b"path") {
             out.extend_from_slice(b"Supported: path\r\n");
         }
     }
@@ -280,11 +280,8 @@ fn restore_one(
     edits: &mut Edits,
 ) -> bool {
     let Some(id) = id_of(address) else { return true };
-    let found = directory.binding(now, id);
-    if let Some(binding) = &found {
-        edits.replace(response.span_of(address.uri_bytes), &binding.contact);
-    }
-    found.is_some()
+    let restore = |binding: &Binding| edits.replace(response.span_of(address.uri_bytes), &binding.contact);
+    directory.with_binding(now, id, restore).is_some()
 }
 
 /// The directory has no room for another binding; the phone is registered at its box, but calls from other boxes miss it.
@@ -378,8 +375,7 @@ fn speaks_outbound(arrival: &Arrival<'_>) -> bool {
     let names_flow =
         |contact: Contact<'_>| matches!(contact, Contact::Address(address) if flow_name(&address).is_some());
     message.has_option(Name::Supported, b"outbound")
-        && message.via().last
-        && message.all(Name::Via).nth(1).is_none()
+        && message.is_from_its_author()
         && message.contacts().any(names_flow)
 }
 
@@ -486,7 +482,7 @@ mod tests {
             let mut out = Vec::new();
             edits.apply(arrival.message.bytes(), &mut out);
             if let Some(registration) = registration.as_ref().filter(|_| mode == Registrations::Path) {
-                registration.write_path(arrival.message, &writing, &mut out);
+                registration.write_path(arrival, &writing, &mut out);
             }
             (registration, lines_of(&out))
         })

@@ -214,7 +214,7 @@ impl RunningFarm {
 }
 
 /// The check of a backend: that of the first service that uses it.
-pub(crate) fn ping_of(farm: &Farm, backend: &Backend) -> crate::settings::Ping {
+pub fn ping_of(farm: &Farm, backend: &Backend) -> crate::settings::Ping {
     let uses = |service: &&Service| service.backends.iter().any(|&index| farm.backends[index].id == backend.id);
     farm.services.iter().find(uses).map(|service| service.ping.clone()).unwrap_or_default()
 }

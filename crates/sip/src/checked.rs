@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use crate::header::Name;
 use crate::message::{Message, Method};
 use crate::uri::Uri;
 use crate::value::{CSeq, NameAddr, Via, ViaParameters};
@@ -40,6 +41,11 @@ impl<'m> Checked<'m> {
     /// The Request-URI; `None` for a response.
     pub fn uri(&self) -> Option<&Uri<'m>> {
         self.uri.as_ref()
+    }
+
+    /// There is one Via only: nobody has passed the message on.
+    pub fn is_from_its_author(&self) -> bool {
+        self.via.last && self.all(Name::Via).nth(1).is_none()
     }
 
     /// The topmost Via value.

@@ -19,7 +19,16 @@ pub(crate) struct Source {
 pub(crate) struct Configuration {
     pub(crate) source: Arc<Source>,
     pub(crate) answers: Answers,
+    /// The addresses that were passed over.
+    pub(crate) down: BTreeSet<SocketAddr>,
     pub(crate) checked: Checked,
+}
+
+impl Configuration {
+    /// Of a file without names: there is nothing to ask.
+    pub(crate) fn without_names(source: Source, checked: Checked) -> Self {
+        Self { source: Arc::new(source), answers: Answers::default(), down: BTreeSet::new(), checked }
+    }
 }
 
 impl Source {

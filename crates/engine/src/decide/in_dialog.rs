@@ -69,14 +69,14 @@ impl<T: Trace> Decider<'_, T> {
 
     /// RFC 3327 §5.3: the Path value of a registration, come back as a Route.
     fn by_path(&mut self, arrival: &Arrival<'_>, routes: &Routes<'_>, route: &Route) -> Result<Plan, Refusal> {
-        let found = self.shared.directory.binding(self.now, route.binding);
+        let found = self.shared.directory.with_binding(self.now, route.binding, |found| Flow::from(&found.flow));
         let is_named = names_flow(arrival, routes.popped);
         let Some(found) = found else {
             self.trace.note(|| "the binding of this Path is gone".into());
             return Err(if is_named { FLOW_FAILED } else { gone(arrival.message) });
         };
         let lost = if is_named { FLOW_FAILED } else { Refusal::Status(480) };
-        let flow = self.usable(arrival, Flow::from(&found.flow)).ok_or(lost)?;
+        let flow = self.usable(arrival, found).ok_or(lost)?;
         let parties = Parties {
             backend: arrival.origin.backend_id(arrival.farm),
             peer: flow,

@@ -31,7 +31,7 @@ impl<T: Trace> Decider<'_, T> {
         let flows = self.outlets(arrival, &ways);
         let flow = *flows.first().ok_or(Refusal::Status(500))?;
         self.trace.note(|| {
-            let over = ways.iter().find(|way| way.1 == flow.remote).map_or("", |way| way.0.name());
+            let over = self.running.listener(flow.listener).map_or("", |(_, listener)| listener.transport.name());
             format!("egress to {} over {over}", flow.remote)
         });
         let outlet = (flows.len() > 1).then(|| Box::new(Outlet { service, flows: flows.into_vec() }));

@@ -224,7 +224,7 @@ impl Core {
 
     /// RFC 5393 §4.2: did this request pass here before with the same outcome? Only Vias with our MAC are asked.
     fn has_looped(&self, message: &Checked<'_>, loop_hash: u32) -> bool {
-        let ours_may_be_there = !is_from_its_author(message) || message.branch().is_some_and(token::looks_like_ours);
+        let ours_may_be_there = !message.is_from_its_author() || message.branch().is_some_and(token::looks_like_ours);
         ours_may_be_there
             && message.vias().any(|via| {
                 via.branch()
@@ -240,9 +240,4 @@ impl Core {
         self.tell_limit(now, "transactions");
         self.refuse(running, now, arrival, Refusal::Overloaded);
     }
-}
-
-/// There is one Via only: nobody has passed the request on.
-fn is_from_its_author(message: &Checked<'_>) -> bool {
-    message.via().last && message.all(Name::Via).nth(1).is_none()
 }

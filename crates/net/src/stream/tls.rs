@@ -162,8 +162,9 @@ impl TlsStore {
                 needs_system |= *verify == Verify::System;
                 clients.add(farm.id, verify, &mut files, system)?;
             }
-            needs_system |= clients::has_secure_domain(farm);
-            if clients::has_secure_domain(farm) || clients::may_meet_anybody(farm) {
+            let has_domain = clients::has_secure_domain(farm);
+            needs_system |= has_domain;
+            if has_domain || clients::may_meet_anybody(farm) {
                 clients.add(farm.id, &Verify::System, &mut files, system)?;
             }
         }

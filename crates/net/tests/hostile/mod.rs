@@ -1,6 +1,6 @@
 //! A unit with a box behind it, a good peer that must never notice anything, and what hostile peers need to be so.
 
-use engine::{Backend, ClientCertificates, Farm, FarmId, Limits, Secrets, Settings, Shared, Transport};
+use engine::{ClientCertificates, Farm, FarmId, Limits, Secrets, Settings, Shared, Transport};
 use net::{Clock, DataPlane, StreamCounters};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs;
@@ -294,12 +294,11 @@ impl Authority {
 fn farm(certificate: String) -> Farm {
     let listeners = [(Transport::Udp, TCP), (Transport::Tcp, TCP), (Transport::Tls, TLS), (Transport::Ws, WS)];
     let listeners = listeners.map(|(transport, bind)| listener_over(transport, address(bind)));
-    let boxes: Vec<Backend> = vec![backend("box", address(BOX))];
     Farm {
         certificates: vec![certificate],
         origins: vec!["https://phone.example.com".to_owned()],
         services: vec![service("default", vec![0])],
-        backends: boxes,
+        backends: vec![backend("box", address(BOX))],
         ..bare_farm(listeners.into())
     }
 }

@@ -30,10 +30,6 @@ fn of_size(octets: usize) -> Vec<u8> {
     sized(body)
 }
 
-fn counted(unit: &Unit, name: &str) -> u64 {
-    unit.shared.snapshot(unit.now).counters.iter().filter(|(known, ..)| *known == name).map(|(.., count)| count).sum()
-}
-
 fn via(sent: &Sent) -> String {
     sent.text.values("Via").first().cloned().unwrap_or_default()
 }
@@ -47,7 +43,7 @@ fn item_23_beyond_the_limit_a_request_takes_the_stream_of_its_box() {
         assert!(via(&sent).starts_with(&format!("SIP/2.0/{} {}", used.via(), bind(used))), "{}", via(&sent));
         let port = if used == Transport::Tcp { 5_062 } else { 5_060 };
         assert_eq!(sent.flow.remote, SocketAddr::new(box_address(0).ip(), port));
-        assert_eq!(counted(&unit, "large_over_stream"), u64::from(used == Transport::Tcp));
+        assert_eq!(unit.counted("large_over_stream"), u64::from(used == Transport::Tcp));
         let up = unit.passes(of_answer(&sent, 40), &Answer::new(180).to(&sent.bytes));
         assert_eq!((up.flow, up.text.code()), (udp(), Some(180)));
     }
@@ -58,7 +54,7 @@ fn item_23_without_a_stream_it_is_sent_as_it_is_and_counted() {
     let mut unit = Unit::new(farm(Some(Transport::Udp), |_| ()));
     let sent = unit.passes(udp(), &of_size(LIMIT + 1));
     assert_eq!((sent.flow.listener, sent.bytes.len()), (listener(Transport::Udp), LIMIT + 1));
-    assert_eq!((counted(&unit, "large_over_udp"), counted(&unit, "large_over_stream")), (1, 0));
+    assert_eq!((unit.counted("large_over_udp"), unit.counted("large_over_stream")), (1, 0));
 }
 
 /// A box would see a second binding of the phone.
@@ -89,11 +85,11 @@ fn item_23_where_the_stream_is_refused_the_datagram_follows_at_once_and_is_repea
     // The box is not thought worse of, and its answer finds its way.
     let up = unit.passes(of_answer(second, 0), &Answer::new(180).to(&second.bytes));
     assert_eq!((up.flow, up.text.code()), (udp(), Some(180)));
-    assert_eq!((counted(&unit, "unreachable"), counted(&unit, "large_over_udp")), (0, 1));
+    assert_eq!((unit.counted("unreachable"), unit.counted("large_over_udp")), (0, 1));
     // Once only: a second refusal is one of the box.
     let mut unit = Unit::new(farm(None, |_| ()));
     let sent = unit.passes(udp(), &of_size(3_000));
     let second = unit.input(Input::Undelivered { flow: sent.flow, returned: &sent.bytes }).remove(0);
     unit.input(Input::Undelivered { flow: second.flow, returned: &second.bytes });
-    assert_eq!(counted(&unit, "unreachable"), 1);
+    assert_eq!(unit.counted("unreachable"), 1);
 }

@@ -1,7 +1,7 @@
 //! Phones that register by several flows (RFC 5626): one binding to the boxes, called by one flow after the other.
 
 use crate::steps;
-use crate::streams::{bind, farm, listener, of_answer, of_phone};
+use crate::streams::{by_datagram, farm, of_answer, of_phone};
 use crate::unit::{Sent, Unit};
 use engine::{ConnectionId, Flow, Input, Registrations, Settings, Transport};
 use sim::bench::invite;
@@ -69,10 +69,6 @@ fn register(unit: &mut Unit, connection: u32, reg_id: u32, expires: u32) -> Regi
     registers(unit, flow(connection), &registering(flow(connection), reg_id, expires).cseq(cseq))
 }
 
-fn by_datagram() -> Flow {
-    Flow::of_datagram(listener(Transport::Udp).id, bind(Transport::Udp).ip(), box_address(0))
-}
-
 /// A request of the box to what it knows as her contact.
 fn calling(registered: &Registered, method: &str, call_id: &str) -> Script {
     steps::of_box(0, method, call_id).uri(&uri_in(&registered.contact)).call_id(call_id)
@@ -91,11 +87,6 @@ fn lost(unit: &mut Unit, sent: &Sent) -> Vec<Sent> {
 fn ways(sent: &[Sent]) -> Vec<u32> {
     let way = |one: &Sent| one.text.code().map_or(one.flow.connection.0, u32::from);
     sent.iter().map(way).collect()
-}
-
-fn counted(unit: &Unit, name: &str) -> u64 {
-    let snapshot = unit.shared.snapshot(unit.now);
-    snapshot.counters.iter().filter(|(known, _, _)| *known == name).map(|(_, _, value)| *value).sum()
 }
 
 fn bindings(unit: &Unit) -> u64 {
@@ -117,7 +108,7 @@ fn two_flows_are_one_contact_and_the_newest_is_called() {
     assert_eq!(register(&mut unit, 9, 1, 600).contact, first.contact);
     let call = calls(&mut unit, &first, "b");
     assert_eq!((call.flow, call.text.uri()), (flow(9), contact(flow(9)).as_str()));
-    assert_eq!((bindings(&unit), counted(&unit, "next_flows")), (1, 0));
+    assert_eq!((bindings(&unit), unit.counted("next_flows")), (1, 0));
 }
 
 #[test]
@@ -137,7 +128,7 @@ fn a_flow_that_is_gone_leaves_the_call_to_the_next_one_at_once() {
         let up = unit.passes(next.flow, &Answer::new(200).to(&next.bytes));
         assert_eq!((up.flow.remote, up.text.code()), (box_address(0), Some(200)));
         assert_eq!(calls(&mut unit, &known, "b").flow, flow(7));
-        assert_eq!(counted(&unit, "next_flows"), 1);
+        assert_eq!(unit.counted("next_flows"), 1);
     }
 }
 
@@ -189,7 +180,7 @@ fn a_call_that_was_heard_or_given_up_takes_no_other_flow() {
     let cancel = unit.arrive(by_datagram(), &calling(&known, "CANCEL", "c").build());
     assert_eq!(ways(&cancel), [200]);
     assert!(lost(&mut unit, &cancelled).iter().all(|one| one.text.code().is_some()));
-    assert_eq!(counted(&unit, "next_flows"), 0);
+    assert_eq!(unit.counted("next_flows"), 0);
 }
 
 /// RFC 5626 §7: 430 is the word of a proxy between us and the phone for a flow of its own.

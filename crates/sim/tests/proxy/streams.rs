@@ -83,7 +83,7 @@ fn of_box(method: &str, uri: &str) -> Script {
     steps::of_box(0, method, &format!("b{method}")).uri(uri)
 }
 
-fn by_datagram() -> Flow {
+pub(crate) fn by_datagram() -> Flow {
     Flow::of_datagram(listener(Transport::Udp).id, bind(Transport::Udp).ip(), box_address(0))
 }
 

@@ -66,6 +66,12 @@ impl Unit {
         sent
     }
 
+    /// What the farm has counted under this name.
+    pub(crate) fn counted(&self, wanted: &str) -> u64 {
+        let counters = self.shared.snapshot(self.now).counters;
+        counters.iter().filter(|(name, ..)| *name == wanted).map(|(.., count)| *count).sum()
+    }
+
     fn drain(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         while let Some(output) = self.shard.poll_output() {

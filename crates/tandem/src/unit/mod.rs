@@ -16,7 +16,7 @@ use crate::configuration::{Configuration, Source, brief, count, errors};
 use anyhow::Context;
 use config::{Checked, Diagnostic};
 use drain::{Drain, Load};
-use engine::{Answers, BackendId, Event, Explanation, Shared};
+use engine::{BackendId, Event, Explanation, Shared};
 use events::Events;
 use facts::FactsLog;
 use log::Log;
@@ -347,6 +347,9 @@ impl Unit {
     fn read_again(&self, running: &Configuration) -> Result<Configuration, String> {
         let source = Source::read(&self.config_path).map_err(|error| format!("{error:#}"))?;
         let first = source.check().map_err(|diagnostics| refusal(&diagnostics))?;
+        if first.names.is_empty() {
+            return Ok(Configuration::without_names(source, first));
+        }
         let kept = &running.checked.names;
         let new: Vec<_> = first.names.iter().filter(|name| !kept.contains(name)).cloned().collect();
         if !new.is_empty() {
@@ -355,7 +358,7 @@ impl Unit {
         let answers = self.naming.ask(kept, &first).map_err(|error| format!("{error:#}"))?;
         let down = self.naming.down(Clock::now(), &running.checked.settings);
         let checked = source.check_with(&answers, &down).map_err(|diagnostics| refusal(&diagnostics))?;
-        Ok(Configuration { source: Arc::new(source), answers, checked })
+        Ok(Configuration { source: Arc::new(source), answers, down, checked })
     }
 
     /// Lets `next` run instead of `before`, or leaves everything as it is. The caller holds `taking`.
@@ -430,12 +433,13 @@ impl Unit {
 /// What the file says once its names were asked for.
 fn first_answers(naming: &Naming, log: &Log, source: Source, checked: Checked) -> anyhow::Result<Configuration> {
     if checked.names.is_empty() {
-        return Ok(Configuration { source: Arc::new(source), answers: Answers::default(), checked });
+        return Ok(Configuration::without_names(source, checked));
     }
     log.info("Names", &asking_for(&checked.names));
     let answers = naming.ask(&[], &checked)?;
-    match source.check_with(&answers, &BTreeSet::new()) {
-        Ok(checked) => Ok(Configuration { source: Arc::new(source), answers, checked }),
+    let down = BTreeSet::new();
+    match source.check_with(&answers, &down) {
+        Ok(checked) => Ok(Configuration { source: Arc::new(source), answers, down, checked }),
         Err(diagnostics) => Err(anyhow::anyhow!("what the names lead to cannot run: {}", refusal(&diagnostics))),
     }
 }

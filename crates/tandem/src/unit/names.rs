@@ -202,6 +202,10 @@ impl Unit {
             return;
         };
         let down = self.naming.down(Clock::now(), &running.checked.settings);
+        // The same text with the same answers comes to the same.
+        if answers == running.answers && down == running.down {
+            return;
+        }
         let checked = match running.source.check_with(&answers, &down) {
             Ok(checked) => checked,
             Err(diagnostics) => return self.tell_refused(&refusal(&diagnostics)),
@@ -214,7 +218,7 @@ impl Unit {
         if changes.is_empty() {
             changes = config::difference(&running.checked, &checked);
         }
-        let next = Configuration { source: Arc::clone(&running.source), answers, checked };
+        let next = Configuration { source: Arc::clone(&running.source), answers, down, checked };
         if is_elsewhere {
             match self.apply(&running.checked, next) {
                 // They are those of the start, of a reload, or of the thread that watches certificates.
@@ -242,15 +246,11 @@ pub(super) fn asking_for(names: &[Target]) -> String {
     format!("asking for {}, for {} seconds at most", count(names.len(), "name"), ASK_AT_MOST.as_secs())
 }
 
-/// Where a backend is that was found by name, and whether it is pinged: by the first of its services, and without any by default.
+/// Where a backend is that was found by name, and whether it is pinged.
 fn by_name(settings: &Settings, id: BackendId) -> Option<(SocketAddr, bool)> {
-    for farm in &settings.farms {
-        let Some(index) = farm.backends.iter().position(|backend| backend.id == id) else { continue };
-        let backend = farm.backends.get(index).filter(|backend| backend.host.is_some())?;
-        let service = farm.services.iter().find(|service| service.backends.contains(&index));
-        return Some((backend.address, service.is_none_or(|service| service.ping.interval.is_some())));
-    }
-    None
+    let mut all = settings.farms.iter().flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
+    let (farm, backend) = all.find(|(_, backend)| backend.id == id && backend.host.is_some())?;
+    Some((backend.address, engine::ping_of(farm, backend).interval.is_some()))
 }
 
 const ASK_AT_MOST: Duration = Duration::from_secs(5);

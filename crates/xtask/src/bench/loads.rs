@@ -1,6 +1,6 @@
 //! Loads by `tandem load`, run as a program of its own, and what it reports.
 
-use super::process::Running;
+use super::process::{self, Running};
 use super::{BALANCER, Bench, CALLEE, CALLER, Exchange, GENERATOR_CORE, count};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -116,37 +116,47 @@ impl Load {
         Peak::read(&load.told(bench, running, &mut |_| Ok(()))?)
     }
 
-    /// The JSON that `tandem load` printed. That something failed is in it, and no error here.
+    /// The JSON that `tandem load` printed.
     fn told(
         mut self,
         bench: &Bench<'_>,
         running: &Running,
         tick: &mut dyn FnMut(Duration) -> Result<()>,
     ) -> Result<Value> {
-        for process in running.family() {
-            self = self.with("--pid", process);
-        }
         if !bench.options.sleep && self.cores == GENERATOR_CORE {
             self = self.flag("--busy-poll");
         }
-        // A file and no pipe: reports may be longer than a pipe holds.
-        let path = bench.folder.join("report.json");
-        let mut child = Command::new("taskset")
-            .args(["-c", self.cores])
-            .arg(bench.tandem())
-            .arg("load")
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(File::create(&path)?)
-            .spawn()
-            .context("cannot start taskset (package util-linux)")?;
-        let status = bench.interrupt.wait(&mut child, tick)?;
-        let text = std::fs::read_to_string(&path)?;
-        if text.trim().is_empty() {
-            bail!("tandem load {} reported nothing ({status})", self.arguments.join(" "));
-        }
-        serde_json::from_str(&text).context("tandem load printed no JSON")
+        told_by(bench, running, process::taskset(None).args(["-c", self.cores]), self.arguments, tick)
     }
+}
+
+/// What `tandem load` printed with these arguments, which `taskset` starts. That something failed is in it, and no error here.
+pub(super) fn told_by(
+    bench: &Bench<'_>,
+    running: &Running,
+    taskset: &mut Command,
+    mut arguments: Vec<String>,
+    tick: &mut dyn FnMut(Duration) -> Result<()>,
+) -> Result<Value> {
+    for process in running.family() {
+        arguments.extend(["--pid".to_string(), process.to_string()]);
+    }
+    // A file and no pipe: reports may be longer than a pipe holds.
+    let path = bench.folder.join("report.json");
+    let mut child = taskset
+        .arg(bench.tandem())
+        .arg("load")
+        .args(&arguments)
+        .stdin(Stdio::null())
+        .stdout(File::create(&path)?)
+        .spawn()
+        .context("cannot start taskset (package util-linux)")?;
+    let status = bench.interrupt.wait(&mut child, tick)?;
+    let text = std::fs::read_to_string(&path)?;
+    if text.trim().is_empty() {
+        bail!("tandem load {} reported nothing ({status})", arguments.join(" "));
+    }
+    serde_json::from_str(&text).context("tandem load printed no JSON")
 }
 
 impl Report {

@@ -563,19 +563,9 @@ fn messages_pass_over_tls_both_ways() {
     if !namespace::alone("stream::connections::tests::messages_pass_over_tls_both_ways") {
         return;
     }
-    let folder = tempfile::tempdir().expect("a place for temporary files");
-    let write = |name: &str, text: String| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).expect("the folder is ours");
-        path.display().to_string()
-    };
-    let authority = testing::authority();
-    let leaf = authority.leaf("127.0.0.1");
-    let certificate = write("certificate.pem", format!("{}{}", leaf.certificate_pem, leaf.key_pem));
-    let ca = write("ca.pem", authority.certificate_pem.clone());
-    let (serving, asking) =
-        (listener(1, Transport::Tls, "127.0.0.1:5061"), listener(2, Transport::Tls, "127.0.0.2:5061"));
-    for (verify, is_good) in [(Verify::File(ca), true), (Verify::Pinned([7; 32]), false)] {
+    let papers = Papers::of("127.0.0.1");
+    let (certificate, serving, asking) = (papers.certificate.clone(), serving(), asking());
+    for (verify, is_good) in [(Verify::File(papers.authority.clone()), true), (Verify::Pinned([7; 32]), false)] {
         let farm = farm(&[serving, asking], vec![certificate.clone()], verify);
         let mut world = World::with(Settings { farms: vec![farm], limits: Limits::default() });
         let (sockets, flow) = (open("127.0.0.1:5061"), towards(&asking, "127.0.0.1:5061"));

@@ -2,11 +2,9 @@
 
 use super::Carrier;
 use crate::bench::process::{self, Running};
-use crate::bench::{BALANCER, Bench, CALLEE, GENERATOR_CORE};
-use anyhow::{Context, Result, bail};
+use crate::bench::{BALANCER, Bench, CALLEE, GENERATOR_CORE, loads};
+use anyhow::Result;
 use serde_json::Value;
-use std::fs::File;
-use std::process::Stdio;
 
 /// What the phones are to do.
 #[derive(Clone, Debug)]
@@ -41,27 +39,9 @@ impl Phones {
     }
 
     /// What was reported. That something failed is in it, and no error here.
-    pub(super) fn run(mut self, bench: &Bench<'_>, running: &Running) -> Result<Value> {
-        for process in running.family() {
-            self = self.with("--pid", process);
-        }
-        // A file and no pipe: reports may be longer than a pipe holds.
-        let path = bench.folder.join("report.json");
-        let mut child = process::taskset(Some(DESCRIPTORS))
-            .args(["-c", GENERATOR_CORE])
-            .arg(bench.tandem())
-            .arg("load")
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(File::create(&path)?)
-            .spawn()
-            .context("cannot start a shell")?;
-        let status = bench.interrupt.wait(&mut child, &mut |_| Ok(()))?;
-        let text = std::fs::read_to_string(&path)?;
-        if text.trim().is_empty() {
-            bail!("tandem load {} reported nothing ({status})", self.arguments.join(" "));
-        }
-        serde_json::from_str(&text).context("tandem load printed no JSON")
+    pub(super) fn run(self, bench: &Bench<'_>, running: &Running) -> Result<Value> {
+        let mut taskset = process::taskset(Some(DESCRIPTORS));
+        loads::told_by(bench, running, taskset.args(["-c", GENERATOR_CORE]), self.arguments, &mut |_| Ok(()))
     }
 
     fn new(kind: &str, carrier: Carrier, connections: u32) -> Self {
