@@ -42,7 +42,8 @@ pub(crate) struct Context {
     pub(crate) placement: Option<Box<Placement>>,
     /// What makes a difference should the flow to a phone fail; only of requests for which it does.
     pub(crate) spare: Option<Box<Spare>>,
-    /// Which way it went could not be told from its branch later, so that a repetition is answered from here to the end.
+    /// Which way it went could not be told from its branch later, or it went over a stream, where nobody waits for a repetition: that
+    /// is answered from here to the end.
     pub(crate) keeps_answer: bool,
     /// The earliest deadline that the wheel knows of.
     pub(crate) armed: Option<Instant>,

@@ -72,6 +72,8 @@ impl Core {
         self.count(Counter::RequestsForwarded);
         let invite = context.kind.invite;
         let link = running.link(&plan.flow);
+        // RFC 3261 §17.2.2: over a stream nobody waits for a repetition, and would take it for a new request.
+        context.keeps_answer |= matches!(link, Link::Stream);
         let client = Client::start(invite, now, link, &TIMING);
         let work = match &plan.hop {
             Hop::Backend(state) => Some(state.begin_work(context.kind.cost())),

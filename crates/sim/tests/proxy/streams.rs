@@ -334,3 +334,18 @@ fn a_box_is_pinged_over_its_transport_and_once_over_a_stream() {
         assert!(top.starts_with(&format!("SIP/2.0/{via};branch=")), "{top}");
     }
 }
+
+/// Who answered over a stream waits for no repetition (RFC 3261 §17.2.2, Timer J), and would take one for a new request.
+#[test]
+fn a_request_that_went_over_a_stream_is_not_sent_there_again() {
+    for (of_backend, size) in [(Some(Transport::Tcp), 0), (Some(Transport::Tls), 0), (None, 2_000)] {
+        let mut unit = Unit::new(farm(of_backend, |_| ()));
+        let request = Script::new("MESSAGE").body("text/plain", &vec![b'x'; size]).build();
+        let phone = of_phone(Transport::Udp, 0);
+        let sent = unit.passes(phone, &request);
+        assert_ne!(sent.flow.listener, listener(Transport::Udp).id);
+        let up = unit.passes(of_answer(&sent, 40), &Answer::new(200).to(&sent.bytes));
+        let again = unit.passes(phone, &request);
+        assert_eq!((again.flow, &again.bytes), (up.flow, &up.bytes), "{of_backend:?}");
+    }
+}
