@@ -304,7 +304,10 @@ impl Offered {
         let rewrites = arrival.farm.settings.registrations == Registrations::Contact;
         let id = contact_id(address, writing.secrets, key, rewrites);
         let reg_id = flow_name(address).filter(|_| rewrites).map(|(_, reg_id)| reg_id);
-        let ends = address.expires().or(arrival.message.expires()) == Some(0);
+        // Where one REGISTER ends several flows of a phone, none of them is left to speak for the phone.
+        let is_of_phone = |contact: &Contact<'_>| matches!(contact, Contact::Address(other) if flow_name(other).map(|(name, _)| name) == address.instance());
+        let ends = address.expires().or(arrival.message.expires()) == Some(0)
+            && arrival.message.contacts().filter(is_of_phone).nth(1).is_none();
         let left = reg_id.filter(|_| ends).and_then(|name| writing.directory.left_without(writing.now, id, name));
         // WebSocket phones make up a user for each connection; the contact of one phone is to stay the same.
         let user = if reg_id.is_some() { Some(aor.user) } else { uri.user };
@@ -616,6 +619,21 @@ mod tests {
         }
         let (registration, lines) = registered_in(&directory, mode, &contacts(&[by_flow(5060, 1, 0).as_str()]));
         assert!(lines.last().is_some_and(|line| line.ends_with(";expires=0")), "{lines:?}");
+        let values = learns(&registration.expect("a REGISTER"), &directory, "");
+        assert_eq!((values.len(), directory.bindings()), (0, 0));
+    }
+
+    #[test]
+    fn flows_that_end_together_leave_nothing_behind() {
+        let directory = new_directory();
+        let register = |came: &[&str]| registered_in(&directory, Registrations::Contact, &contacts(came));
+        for (port, reg_id) in [(5060, 1), (5070, 2)] {
+            let (registration, _) = register(&[&by_flow(port, reg_id, 600)]);
+            learns(&registration.expect("a REGISTER"), &directory, &contacts(&[BY_FLOWS]));
+        }
+        let (registration, lines) = register(&[&by_flow(5060, 1, 0), &by_flow(5070, 2, 0)]);
+        let written: Vec<&String> = lines.iter().filter(|line| line.starts_with("Contact: ")).collect();
+        assert!(written.len() == 2 && written.iter().all(|line| line.ends_with(";expires=0")), "{written:?}");
         let values = learns(&registration.expect("a REGISTER"), &directory, "");
         assert_eq!((values.len(), directory.bindings()), (0, 0));
     }
