@@ -87,8 +87,24 @@ impl DataPlane {
     /// lets those that are gone go on for 32 s, so that answers under way still pass; of streams nobody new is let in meanwhile. To be
     /// called before the engine gets the same settings.
     pub fn apply_settings(&self, settings: &Settings) -> Result<Vec<Warning>, NetError> {
+        let (tls, warnings) = load_tls(settings)?;
+        self.apply(settings, Some(tls), warnings)
+    }
+
+    /// The same for settings in which only names lead elsewhere: the way to a server does not wait for a file of certificates that cannot
+    /// be read now. Those in use stay, and [`DataPlane::follow_certificates`] tells of it.
+    pub fn apply_places(&self, settings: &Settings) -> Result<Vec<Warning>, NetError> {
+        let (tls, warnings) = load_tls(settings).map_or((None, Vec::new()), |(tls, told)| (Some(tls), told));
+        self.apply(settings, tls, warnings)
+    }
+
+    fn apply(
+        &self,
+        settings: &Settings,
+        tls: Option<TlsStore>,
+        mut warnings: Vec<Warning>,
+    ) -> Result<Vec<Warning>, NetError> {
         let unit = &self.unit;
-        let (tls, mut warnings) = load_tls(settings)?;
         let mut table = unit.lock_table();
         let (next, of_sockets) = table.succeed(settings, &polls(&unit.seats), Clock::now())?;
         warnings.extend(of_sockets);

@@ -409,3 +409,27 @@ fn an_address_is_ours_alone() {
     assert!(is_closed(&mut socket));
     Unit::start(tcp("127.0.0.1:5060"), None).expect("the port is free again").data_plane.stop();
 }
+
+/// A file that is being written must not keep requests at an address that a name has left.
+#[test]
+fn places_change_while_a_certificate_cannot_be_read() {
+    if !namespace::alone("places_change_while_a_certificate_cannot_be_read") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a place for temporary files");
+    let file = folder.path().join("farm.pem");
+    let key = rcgen::KeyPair::generate().expect("a key is made");
+    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("an address");
+    let certificate = params.self_signed(&key).expect("it signs itself");
+    std::fs::write(&file, certificate.pem() + &key.serialize_pem()).expect("the folder is ours");
+    let mut settings = settings(&[(Transport::Tls, "127.0.0.1:5061")], Limits::default());
+    let farm = settings.farms.first_mut().expect("one farm is made");
+    farm.certificates = vec![file.display().to_string()];
+    let unit = Unit::start(settings.clone(), None).expect("the port is free");
+    let shown = unit.data_plane.certificates();
+    std::fs::write(&file, "half of it").expect("the folder is ours");
+    assert!(unit.data_plane.apply_settings(&settings).is_err());
+    assert!(unit.data_plane.apply_places(&settings).is_ok());
+    assert_eq!((unit.data_plane.certificates(), shown.len()), (shown.clone(), 1));
+    assert!(unit.data_plane.follow_certificates(&settings).is_err(), "the file is looked at again");
+}

@@ -94,10 +94,13 @@ impl Connections {
         }
     }
 
-    /// Follows new settings. Connections go on with the certificates and the limit of one message that they have.
-    pub(crate) fn follow(&self, settings: &Settings, tls: TlsStore) {
+    /// Follows new settings, with the certificates in use if there are no others. Connections go on with the certificates and the limit of
+    /// one message that they have.
+    pub(crate) fn follow(&self, settings: &Settings, tls: Option<TlsStore>) {
         let terms = Arc::new(Terms::of(settings).after(&self.terms.load()));
-        self.tls.store(Arc::new(tls.with_former(&self.tls.load(), terms.former_peers())));
+        if let Some(tls) = tls {
+            self.tls.store(Arc::new(tls.with_former(&self.tls.load(), terms.former_peers())));
+        }
         self.terms.store(Arc::clone(&terms));
         self.each(|entry| {
             let mut connection = entry.lock();

@@ -330,7 +330,7 @@ impl Unit {
         let running = self.running();
         let outcome = self.read_again(&running).and_then(|next| {
             let changes = told_changes(&running.checked, &next.checked);
-            let warnings = self.apply(&running.checked, next)?;
+            let warnings = self.apply(&running.checked, next, DataPlane::apply_settings)?;
             self.warn(&self.running().checked, &warnings);
             Ok(changes)
         });
@@ -362,11 +362,11 @@ impl Unit {
     }
 
     /// Lets `next` run instead of `before`, or leaves everything as it is. The caller holds `taking`.
-    fn apply(&self, before: &Checked, next: Configuration) -> Result<Vec<net::Warning>, String> {
+    fn apply(&self, before: &Checked, next: Configuration, by: Taking) -> Result<Vec<net::Warning>, String> {
         let settings = &next.checked.settings;
         // The sockets first, since only they can be refused.
         let warnings = match lock(&self.data_plane).as_ref() {
-            Some(data_plane) => data_plane.apply_settings(settings).map_err(|error| error.to_string())?,
+            Some(data_plane) => by(data_plane, settings).map_err(|error| error.to_string())?,
             None => return Err("the unit has stopped".to_owned()),
         };
         let now = Clock::now();
@@ -448,6 +448,9 @@ fn refusal(diagnostics: &[Diagnostic]) -> String {
     let lines: Vec<String> = errors(diagnostics).map(brief).collect();
     lines.join("; ")
 }
+
+/// How the sockets take settings up.
+type Taking = fn(&DataPlane, &engine::Settings) -> Result<Vec<net::Warning>, net::NetError>;
 
 /// Milliseconds of Unix time.
 fn unix_ms() -> u64 {

@@ -10,7 +10,7 @@ use crate::configuration::{Configuration, brief, count};
 use anyhow::Context;
 use config::Checked;
 use engine::{Answers, BackendId, DownCause, Event, Settings, Target};
-use net::{Clock, NameStatus, Names};
+use net::{Clock, DataPlane, NameStatus, Names};
 use passed_over::PassedOver;
 use sip::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,6 +86,8 @@ impl Naming {
         // Its thread is waited for, without the lock.
         drop(asking);
         lock(&self.heard).clear();
+        // Nobody advances it any more: what is due in it would keep the thread awake.
+        *lock(&self.passed_over) = PassedOver::default();
         self.nudge();
     }
 
@@ -220,7 +222,7 @@ impl Unit {
         }
         let next = Configuration { source: Arc::clone(&running.source), answers, down, checked };
         if is_elsewhere {
-            match self.apply(&running.checked, next) {
+            match self.apply(&running.checked, next, DataPlane::apply_places) {
                 // They are those of the start, of a reload, or of the thread that watches certificates.
                 Ok(_told_before) => {}
                 Err(reason) => return self.tell_refused(&reason),
@@ -329,6 +331,17 @@ mod tests {
             assert_eq!(naming.down(now, &settings), BTreeSet::from([address(21)]));
             assert!(naming.down(now + Duration::from_secs(60), &settings).is_empty(), "{guardians}");
         }
+    }
+
+    #[test]
+    fn nobody_is_kept_awake_when_the_names_are_gone() {
+        let (naming, _nudges) = naming();
+        let now = Instant::from_micros(1);
+        let settings = settings("", &BTreeSet::new());
+        naming.hear(&fell(id("p", 21), DownCause::TimedOut));
+        assert!(!naming.down(now, &settings).is_empty());
+        naming.stop();
+        assert_eq!(naming.patience(now + REST * 2), REST);
     }
 
     #[test]

@@ -42,8 +42,8 @@ impl Connections {
         let Some(lead) = lead else { return };
         let mut leads = lock(self.lead_stripe(&lead));
         match leads.entry(lead) {
-            // A client that connects again has lost the other one; what we opened goes on.
-            Place::Occupied(mut known) if known.get().is_accepted() => {
+            // A client that connects again has lost the other one. What we opened goes on, and so does who comes from just there.
+            Place::Occupied(mut known) if known.get().alias().is_some_and(|alias| alias.lead == lead) => {
                 known.insert(Arc::clone(entry));
             }
             Place::Occupied(_) => {}

@@ -39,7 +39,7 @@ impl World {
     }
 
     fn follow(&self, settings: &Settings) {
-        self.connections.follow(settings, store(settings));
+        self.connections.follow(settings, Some(store(settings)));
     }
 
     /// Does the turns of both workers until `done`, for some seconds at most.
