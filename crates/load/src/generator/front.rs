@@ -56,6 +56,8 @@ impl Front {
         match self {
             Self::Datagrams(end) => end.flush(batches),
             Self::Streams(streamed) => {
+                // First what is to be sent: a loss ends what was sent before it, and nothing later.
+                streamed.settle(now, poll, caller);
                 streamed.lines.handle_timeout(now, poll);
                 streamed.settle(now, poll, caller);
             }
