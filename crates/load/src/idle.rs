@@ -287,7 +287,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stop may take.
 const STOP_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the answers to the last pings are waited for.
-const AFTERMATH: Duration = Duration::from_secs(2);
+const AFTERMATH: Duration = Duration::from_secs(6);
 const SHORT: Duration = Duration::from_millis(20);
 /// The clock counts microseconds.
 const LEAST_BETWEEN: Duration = Duration::from_micros(1);

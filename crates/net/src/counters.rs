@@ -23,11 +23,13 @@ pub struct NetCounters {
     pub streams: StreamCounters,
 }
 
-/// Streams: totals since the start, but for the connections.
+/// Streams: totals since the start, but for the connections that there are.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct StreamCounters {
     /// Connections that there are now, accepted and opened ones, up and not yet up.
     pub connections: u64,
+    /// How many of them are silent but for keep-alives, which are looked for every four seconds.
+    pub dozing: u64,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections that we began to open.

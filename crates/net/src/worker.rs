@@ -16,7 +16,7 @@ use crate::data_plane::{Seat, Unit, WAKE_TOKEN};
 use crate::datagram::{ErrorQueue, RECEIVE_BATCH, Ready, Receiver};
 use crate::handler::Handler;
 use crate::shards::NEVER;
-use crate::stream::{FIRST_TOKEN, Reader, SWEEP_PARTS};
+use crate::stream::{FIRST_TOKEN, Reader, Round, SWEEP_PARTS};
 use crate::table::{Sockets, Table, token};
 use engine::ListenerId;
 use sip::Instant;
@@ -35,6 +35,8 @@ pub(crate) struct Worker {
     receiver: Receiver,
     errors: ErrorQueue,
     reader: Reader,
+    /// Which of its dozing connections are still to be looked at.
+    round: Round,
     /// When its connections are to be swept, in microseconds.
     next_sweep: u64,
     /// Nobody is accepted until the next sweep: the kernel had nothing left for connections.
@@ -57,6 +59,7 @@ impl Worker {
             receiver: Receiver::new(),
             errors: ErrorQueue::new(),
             reader: Reader::new(),
+            round: Round::default(),
             next_sweep: 0,
             accepts_nobody: false,
             helping: None,
@@ -109,6 +112,8 @@ impl Worker {
         }
         if self.needs_sweeps() && self.next_sweep <= Clock::now().as_micros() {
             self.sweep();
+        } else if !self.round.is_through() {
+            self.look_on();
         }
     }
 
@@ -137,6 +142,9 @@ impl Worker {
     }
 
     fn next_deadline(&self) -> u64 {
+        if !self.round.is_through() {
+            return 0;
+        }
         let sweep = if self.needs_sweeps() { self.next_sweep } else { NEVER };
         self.handler.next_deadline().min(self.table.next_close()).min(sweep)
     }
@@ -234,12 +242,21 @@ impl Worker {
         self.accepts_nobody || self.unit.connections.owns_any(self.index)
     }
 
-    /// Ends connections that wait too long, and accepts again where that was given up.
-    fn sweep(&mut self) {
-        let Self { unit, handler, index, .. } = self;
+    /// Goes on looking for keep-alives where the last sweep began to.
+    fn look_on(&mut self) {
+        let Self { unit, handler, round, reader, .. } = self;
         handler.begin();
         let now = handler.now();
-        unit.connections.sweep(*index, now, &mut |input| handler.heard(input));
+        unit.connections.look_on(round, now, reader, &mut |input| handler.heard(input));
+        handler.finish();
+    }
+
+    /// Ends connections that wait too long, and accepts again where that was given up.
+    fn sweep(&mut self) {
+        let Self { unit, handler, index, round, reader, .. } = self;
+        handler.begin();
+        let now = handler.now();
+        unit.connections.sweep(*index, now, round, reader, &mut |input| handler.heard(input));
         handler.finish();
         self.next_sweep = (now + SWEEP_EVERY).as_micros();
         if std::mem::take(&mut self.accepts_nobody) {

@@ -338,6 +338,39 @@ fn a_browser_is_pinged_and_stays() {
     unit.until_ended("idle", 1);
 }
 
+/// Their keep-alives are looked for every four seconds, which a pong may take; a request is heard at once.
+#[test]
+fn connections_that_doze_are_answered_in_time_and_their_requests_at_once() {
+    if !namespace::alone("connections_that_doze_are_answered_in_time_and_their_requests_at_once") {
+        return;
+    }
+    // Without a box each answer is a refusal, and those are bounded.
+    let unit = Unit::with(Limits { errors_per_source: 1_000, ..Limits::default() });
+    let mut sockets: Vec<TcpStream> = (0..8).map(|_| connect("127.0.0.1:5060")).collect();
+    unit.until(|streams| streams.dozing == 8);
+    let asked = Clock::now();
+    for socket in &mut sockets {
+        socket.write_all(b"\r\n\r\n").expect("the connection is up");
+    }
+    for socket in &mut sockets {
+        let mut pong = [0; 2];
+        socket.read_exact(&mut pong).expect("an answer within five seconds");
+        assert_eq!(&pong, b"\r\n");
+    }
+    let took = Clock::now().saturating_since(asked);
+    // One worker has four of them at least, and looks at one of those in a quarter of a second.
+    assert!(took > Duration::from_millis(500) && took < Duration::from_secs(6), "{took:?}");
+    assert_eq!(unit.streams().dozing, 8, "keep-alives wake nobody");
+    for (number, socket) in (0..).zip(&mut sockets) {
+        let request = options(socket, number);
+        let asked = Clock::now();
+        socket.write_all(&request).expect("the connection is up");
+        assert!(next(socket).starts_with("SIP/2.0 "));
+        let took = Clock::now().saturating_since(asked);
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    }
+}
+
 #[test]
 fn a_box_that_refuses_the_connection_is_down() {
     if !namespace::alone("a_box_that_refuses_the_connection_is_down") {

@@ -26,17 +26,22 @@
 //! given back. Whatever arrives in Closing is read and dropped: the kernel would answer it with a reset, which may overtake what the
 //! peer is still to be told.
 //!
+//! While it is Open it may doze: the kernel tells nothing of keep-alives then, for which its owner looks now and then, see [`doze`].
+//!
 //! The socket is a type parameter, so that all of this is tested without one.
 
+mod doze;
 mod keep_alive;
 mod limits;
 mod reason;
 
+pub(crate) use doze::Found;
 pub(crate) use limits::StreamLimits;
 pub(crate) use reason::{Reason, ReasonCounts};
 
 use super::wire::{Came, Wire, WireFault};
-use crate::datagram::{Interest, Ready};
+use crate::datagram::{Interest, Ready, set_option};
+use doze::Doze;
 use engine::{Flow, Packet};
 use keep_alive::{KeepAlive, Step};
 use rustls::pki_types::CertificateDer;
@@ -46,6 +51,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// A connection and all that is known of it.
@@ -65,6 +71,7 @@ pub(crate) struct Connection<S> {
     /// Since when what waits has not moved.
     stuck_since: Option<Instant>,
     keep_alive: KeepAlive,
+    doze: Doze,
     /// The wire has given back what it does not need.
     rested: bool,
     /// Its listener is gone.
@@ -138,6 +145,8 @@ pub(crate) trait Socket: Read + Write {
     fn end_writing(&self) -> io::Result<()>;
     /// Has the kernel drop what it still holds for the peer when the socket is closed.
     fn forget_unsent(&self);
+    /// Has the kernel report that something came only from so many octets on; an end or an error always.
+    fn set_low_water(&self, octets: u16) -> io::Result<()>;
 }
 
 enum State {
@@ -170,15 +179,15 @@ impl<S: Socket> Connection<S> {
             State::Handshaking { since: now }
         };
         let keep_alive = KeepAlive::accepted(wire.is_web_socket());
-        Self::new(socket, wire, state, keep_alive)
+        Self::new(socket, wire, state, keep_alive, now)
     }
 
     /// On a socket that is being connected.
     pub(crate) fn opened(socket: S, wire: Wire, now: Instant) -> Self {
-        Self::new(socket, wire, State::Connecting { since: now }, KeepAlive::opened())
+        Self::new(socket, wire, State::Connecting { since: now }, KeepAlive::opened(), now)
     }
 
-    fn new(socket: S, wire: Wire, state: State, keep_alive: KeepAlive) -> Self {
+    fn new(socket: S, wire: Wire, state: State, keep_alive: KeepAlive, now: Instant) -> Self {
         let mut connection = Self {
             socket: Some(socket),
             wire,
@@ -189,6 +198,7 @@ impl<S: Socket> Connection<S> {
             blocked: false,
             stuck_since: None,
             keep_alive,
+            doze: Doze::Awake { since: now },
             rested: false,
             doomed: false,
             watched: Interest { readable: false, writable: false },
@@ -276,12 +286,12 @@ impl<S: Socket> Connection<S> {
         self.advance(now);
     }
 
-    /// Its listener is gone: the next [`Connection::expire`] ends it.
+    /// Its listener is gone: the next [`Connection::sweep`] ends it.
     pub(crate) fn doom(&mut self) {
         self.doomed = true;
     }
 
-    /// When [`Connection::expire`] has something to do, as far as is known now.
+    /// When [`Connection::sweep`] has something to do, as far as is known now.
     pub(crate) fn due(&self, limits: &StreamLimits) -> Instant {
         match self.state {
             State::Closing { since, .. } => since + CLOSING,
@@ -294,13 +304,13 @@ impl<S: Socket> Connection<S> {
                 let partial = partial_since.map(|since| since + limits.partial);
                 let stuck = self.stuck_since.map(|since| since + limits.stuck);
                 let keep_alive = self.keep_alive.due(heard, limits.idle, self.blocked);
-                [rest, partial, stuck, keep_alive].into_iter().flatten().fold(idle, Instant::min)
+                [rest, partial, stuck, keep_alive, self.drowsy_at()].into_iter().flatten().fold(idle, Instant::min)
             }
         }
     }
 
     /// Ends what has taken too long, and asks the peer for a sign of life where none came for long.
-    pub(crate) fn expire(&mut self, now: Instant, limits: &StreamLimits) {
+    fn expire(&mut self, now: Instant, limits: &StreamLimits) {
         let is_over = |since: Instant, limit: Duration| since + limit <= now;
         match self.state {
             State::Connecting { .. } | State::Handshaking { .. } if self.doomed => self.lose(Reason::ListenerClosed),
@@ -348,13 +358,19 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    fn read(&mut self, now: Instant, reader: &mut Reader) {
-        let Some(socket) = &mut self.socket else { return };
-        let count = match socket.read(&mut reader.buffer) {
-            Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
-            Err(_) => return self.lose(Reason::Reset),
-        };
+    /// Reads once. False: there was nothing.
+    fn read(&mut self, now: Instant, reader: &mut Reader) -> bool {
+        let Some(socket) = &mut self.socket else { return false };
+        match socket.read(&mut reader.buffer) {
+            Ok(count) => self.receive(count, now, reader),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return false,
+            Err(_) => self.lose(Reason::Reset),
+        }
+        true
+    }
+
+    /// The first `count` octets of the buffer came; none are the peer's end.
+    fn receive(&mut self, count: usize, now: Instant, reader: &mut Reader) {
         if let State::Closing { end_read, .. } = &mut self.state {
             *end_read |= count == 0;
             return;
@@ -393,6 +409,9 @@ impl<S: Socket> Connection<S> {
         let is_idle = self.wire.is_idle();
         // Keep-alives alone do not wake it: ten thousand idle peers would all be put to rest again.
         self.rested &= is_idle && !whole;
+        if whole || !is_idle {
+            self.wake(now);
+        }
         if let State::Open { heard, partial_since } = &mut self.state {
             *heard = now;
             *partial_since = match *partial_since {
@@ -408,6 +427,7 @@ impl<S: Socket> Connection<S> {
         if matches!(self.state, State::Handshaking { .. }) && self.wire.is_established() {
             let partial_since = (!self.wire.is_idle()).then_some(now);
             self.state = State::Open { heard: now, partial_since };
+            self.doze = Doze::Awake { since: now };
             self.held_octets = 0;
             for held in &mut self.held {
                 self.wire.send(&held.packet);
@@ -480,6 +500,8 @@ impl<S: Socket> Connection<S> {
         let fault = fault.filter(|fault| !matches!(fault, WireFault::Closed));
         self.note_end(reason, fault.map(ToString::to_string));
         self.state = State::Closing { since: now, end_read, end_told: false };
+        // However little comes now, it is to be read.
+        self.wake(now);
     }
 
     /// Closing ends where both sides have said that nothing more comes.
@@ -557,6 +579,10 @@ impl Socket for TcpStream {
     fn forget_unsent(&self) {
         // Otherwise the kernel keeps it for some minutes, which harms nobody but its memory.
         let _kept = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
+    fn set_low_water(&self, octets: u16) -> io::Result<()> {
+        set_option(self.as_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, octets.into())
     }
 }
 

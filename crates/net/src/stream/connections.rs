@@ -11,12 +11,17 @@
 //! A connection that begins to end leaves the leads at once and the table of numbers when it is over. Whoever found it before that is
 //! told that it is gone, and opens another where that is allowed. What a connection of ours still held when its peer ended it is sent
 //! once more, over another one.
+//!
+//! Those that are silent but for keep-alives doze: see [`dozing`].
 
 mod alias;
 mod counts;
+mod dozing;
 mod entry;
 mod opening;
 mod terms;
+
+pub(crate) use dozing::Round;
 
 use super::connection::{Attempt, Connection, End, NotSent, Reader, Reason, Sending};
 use super::tls::TlsStore;
@@ -33,7 +38,7 @@ use std::collections::hash_map::{Entry as Place, RandomState};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use terms::Terms;
 
@@ -71,6 +76,8 @@ struct Share {
     sequence: AtomicU32,
     /// Connections that it owns.
     owned: AtomicUsize,
+    /// Those of them that doze.
+    dozing: AtomicUsize,
     /// Counts the sweeps.
     sweeps: AtomicUsize,
 }
@@ -173,22 +180,20 @@ impl Connections {
         let Some(entry) = number_of(ready.token).and_then(|number| self.entry(number)) else { return };
         let mut connection = entry.lock();
         connection.ready(ready, now, reader);
-        let (end, is_over) = self.settle(&entry, &mut connection);
-        let has_first = !reader.came.is_empty() && entry.awaits_alias();
-        let certificate = if has_first { connection.verified_client().cloned() } else { None };
-        drop(connection);
-        if has_first {
-            self.judge_alias(&entry, certificate.as_ref(), &reader.came);
-        }
-        for message in reader.came.drain(..) {
-            each(Input::Datagram { flow: entry.flow, bytes: &message });
-        }
-        self.conclude(&entry, end, is_over, now, each);
+        self.finish(&entry, connection, now, reader, each);
     }
 
-    /// Ends those of `worker` that wait too long, a part of them at a time: [`SWEEP_PARTS`] calls meet all of them. Tells `each` which
-    /// messages of ours were not delivered.
-    pub(crate) fn sweep(&self, worker: usize, now: Instant, each: &mut dyn FnMut(Input<'_>)) {
+    /// Ends those of `worker` that wait too long, a part of them at a time: [`SWEEP_PARTS`] calls meet all of them. Begins to look for
+    /// keep-alives of those that doze, with which [`Connections::look_on`] goes on until `round` is through. Tells `each` the messages
+    /// that came, and those of ours that were not delivered.
+    pub(crate) fn sweep(
+        &self,
+        worker: usize,
+        now: Instant,
+        round: &mut Round,
+        reader: &mut Reader,
+        each: &mut dyn FnMut(Input<'_>),
+    ) {
         let part = self.shares[worker].sweeps.fetch_add(1, Ordering::Relaxed) % SWEEP_PARTS;
         let mut due: Vec<Arc<Entry>> = Vec::new();
         for stripe in self.stripes[worker * STRIPES..][..STRIPES].iter().skip(part).step_by(SWEEP_PARTS) {
@@ -199,11 +204,10 @@ impl Connections {
         let terms = self.terms.load_full();
         for entry in due {
             let mut connection = entry.lock();
-            connection.expire(now, &terms.limits);
-            let (end, is_over) = self.settle(&entry, &mut connection);
-            drop(connection);
-            self.conclude(&entry, end, is_over, now, each);
+            connection.sweep(now, &terms.limits, reader);
+            self.finish(&entry, connection, now, reader, each);
         }
+        self.begin_part(worker, round);
     }
 
     /// The listener's grace is over: its connections are ended by the next sweeps.
@@ -299,8 +303,8 @@ impl Connections {
         // Before anybody knows of it. Its owner, who is at work here, looks at its poll afterwards.
         self.polls[worker].watch(socket.as_fd(), token_of(number), watched).map_err(|_| Reason::Reset)?;
         let flow = Flow { connection: ConnectionId(number), ..flow };
-        let (alias, connection) = (OnceLock::new(), Mutex::new(connection));
-        let entry = Arc::new(Entry { number, at: *at, flow, origin, alias, due, connection });
+        let (alias, dozes, connection) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(connection));
+        let entry = Arc::new(Entry { number, at: *at, flow, origin, alias, due, dozes, connection });
         lock(self.stripe(number)).insert(number, Arc::clone(&entry));
         self.shares[worker].owned.fetch_add(1, Ordering::Relaxed);
         Ok(entry)
@@ -331,6 +335,28 @@ impl Connections {
         outcome
     }
 
+    /// After its owner served a connection: tells `each` the messages that came, and those of ours that were not delivered if it ends.
+    fn finish(
+        &self,
+        entry: &Arc<Entry>,
+        mut connection: MutexGuard<'_, Connection<TcpStream>>,
+        now: Instant,
+        reader: &mut Reader,
+        each: &mut dyn FnMut(Input<'_>),
+    ) {
+        let (end, is_over) = self.settle(entry, &mut connection);
+        let has_first = !reader.came.is_empty() && entry.awaits_alias();
+        let certificate = if has_first { connection.verified_client().cloned() } else { None };
+        drop(connection);
+        if has_first {
+            self.judge_alias(entry, certificate.as_ref(), &reader.came);
+        }
+        for message in reader.came.drain(..) {
+            each(Input::Datagram { flow: entry.flow, bytes: &message });
+        }
+        self.conclude(entry, end, is_over, now, each);
+    }
+
     /// After anything was done with a connection, before it is unlocked: has its poll watch for what it waits for now.
     fn settle(&self, entry: &Entry, connection: &mut Connection<TcpStream>) -> (Option<End>, bool) {
         if let Some(interest) = connection.change_of_interest()
@@ -342,6 +368,7 @@ impl Connections {
         }
         let due = connection.due(&self.terms.load().limits);
         entry.due.store(due.as_micros(), Ordering::Relaxed);
+        self.note_dozing(entry, connection.is_dozing());
         (connection.take_end(), connection.is_over())
     }
 
@@ -400,6 +427,7 @@ impl Share {
         Self {
             sequence: AtomicU32::new(now.as_micros() as u32),
             owned: AtomicUsize::new(0),
+            dozing: AtomicUsize::new(0),
             sweeps: AtomicUsize::new(0),
         }
     }

@@ -19,6 +19,6 @@ mod websocket;
 mod wire;
 
 pub(crate) use connection::Reader;
-pub(crate) use connections::{Connections, FIRST_TOKEN, SWEEP_PARTS, StreamListener};
+pub(crate) use connections::{Connections, FIRST_TOKEN, Round, SWEEP_PARTS, StreamListener};
 pub use tls::{CertificateStatus, NOTICE_DAYS};
 pub(crate) use tls::{TlsStore, TlsWarning};

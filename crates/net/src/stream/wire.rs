@@ -261,6 +261,17 @@ impl Wire {
         self.came.is_empty() && self.above.is_idle() && self.tls.as_ref().is_none_or(|tls| tls.records.is_between())
     }
 
+    /// So many octets are more than a keep-alive has on the wire, and less than any message. `None` where the next octets may belong to
+    /// something longer: before the handshake is over, after a fault, and while something is half received.
+    pub(crate) fn beyond_keep_alive(&self) -> Option<u16> {
+        if self.is_over() || !self.is_established() || !self.is_idle() {
+            return None;
+        }
+        let frame = if self.is_web_socket() { FRAME_OCTETS } else { 0 };
+        let record = if self.tls.is_some() { RECORD_OCTETS } else { 0 };
+        Some(PING_OCTETS + frame + record + 1)
+    }
+
     /// The certificate that the peer showed and that was verified (mutual TLS). Only a client's counts: whether a server that we
     /// connected to was verified is what the configuration says of it.
     pub(crate) fn verified_client(&self) -> Option<&CertificateDer<'static>> {
@@ -393,6 +404,13 @@ impl Above {
 const MOVE_OCTETS: usize = 64 * 1024;
 /// Octets that wait for a peer before its keep-alives are no longer answered.
 const UNREAD_OCTETS: usize = 4096;
+/// CRLFCRLF (RFC 5626 §3.5.1). Its answer has two octets, and a WebSocket's ping or pong mostly none.
+const PING_OCTETS: u16 = 4;
+/// What a client's short frame has around its payload: a header of two octets and a mask of four (RFC 6455 §5.2).
+const FRAME_OCTETS: u16 = 6;
+/// The most that a record has around what it carries. TLS 1.2 by AES-GCM: a header of 5 octets, a nonce of 8 and a tag of 16 (RFC 5288
+/// §3); TLS 1.3: a header of 5, a type of 1 and a tag of 16 (RFC 8446 §5.2).
+const RECORD_OCTETS: u16 = 29;
 
 #[cfg(test)]
 mod tests {
@@ -794,6 +812,52 @@ mod tests {
         }
         assert_eq!(fed(&mut server, &octets[octets.len() - 1..], 1), [message(ONE)]);
         assert!(server.is_idle());
+    }
+
+    #[test]
+    fn between_two_messages_it_is_known_what_a_keep_alive_is_at_most() {
+        let cases: [(&[u8], Option<u16>); 5] =
+            [(b"", Some(5)), (b"\r\n\r\n", Some(5)), (ONE, Some(5)), (b"OPT", None), (b"\n", None)];
+        for (octets, wanted) in cases {
+            let mut wire = plain();
+            fed(&mut wire, octets, 1_000);
+            assert_eq!(wire.beyond_keep_alive(), wanted, "{}", octets.escape_ascii());
+            wire.close();
+            assert_eq!(wire.beyond_keep_alive(), None);
+        }
+    }
+
+    #[test]
+    fn keep_alives_are_shorter_than_that_and_messages_are_not() {
+        let authority = authority();
+        for version in VERSIONS {
+            let (mut client, mut server) = pair(&authority, version, None);
+            assert_eq!((client.beyond_keep_alive(), server.beyond_keep_alive()), (None, None), "nothing is up");
+            settle(&mut client, &mut server, 1_000_000);
+            assert_eq!((client.beyond_keep_alive(), server.beyond_keep_alive()), (Some(34), Some(34)));
+            client.ping();
+            assert!(client.outgoing().len() < 34, "{version:?}: {}", client.outgoing().len());
+            settle(&mut client, &mut server, 1_000_000);
+            assert_eq!((told(&mut server), told(&mut client)), (vec![Ok(Came::Ping)], vec![Ok(Came::Pong)]));
+            client.send(TWO);
+            assert!(client.outgoing().len() > 34);
+        }
+        for (mut browser, mut server) in web_sockets() {
+            assert_eq!(server.beyond_keep_alive(), None, "the upgrade is awaited");
+            browser.send(UPGRADE.as_bytes());
+            assert_eq!(browser.exchange(&mut server), UPGRADED.as_bytes());
+            let wanted: u16 = if server.tls.is_some() { 40 } else { 11 };
+            assert_eq!(server.beyond_keep_alive(), Some(wanted));
+            for keep_alive in [masked(0x81, b"\r\n\r\n"), masked(0x89, b""), masked(0x8a, b"")] {
+                browser.send(&keep_alive);
+                assert!(browser.outgoing.len() < usize::from(wanted), "{}", browser.outgoing.len());
+                browser.exchange(&mut server);
+            }
+            assert_eq!(told(&mut server), [Ok(Came::Ping), Ok(Came::Pong)]);
+            assert_eq!(server.beyond_keep_alive(), Some(wanted));
+            browser.send(&masked(0x81, TWO));
+            assert!(browser.outgoing.len() > usize::from(wanted));
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //!
 //! Towards a server we are the client, whose part this is (RFC 5626 §4.4.1); other clients keep their connections alive themselves. Not
 //! every server knows these pings, and TCP looks after those that do not. A browser cannot ping by itself, and must answer (RFC 6455
-//! §5.5.2). Whatever comes is a sign of life.
+//! §5.5.2). Whatever comes is a sign of life. That of a dozing connection may be noticed some seconds late, but never after it was due:
+//! what is judged was read just before.
 
 use sip::Instant;
 use std::time::Duration;
@@ -110,8 +111,8 @@ impl KeepAlive {
 /// RFC 5626 §4.4.1.
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 const SERVER_SILENCE: Duration = Duration::from_secs(120);
-/// Some NATs and reverse proxies forget a connection after 30 s of silence.
-const BROWSER_SILENCE: Duration = Duration::from_secs(25);
+/// Some NATs and reverse proxies forget a connection after 30 s of silence. It is 25 s where the last sign of life was noticed late.
+const BROWSER_SILENCE: Duration = Duration::from_secs(21);
 
 #[cfg(test)]
 mod tests {

@@ -21,6 +21,9 @@ struct Pretended {
     connect_error: Option<ErrorKind>,
     end_told: bool,
     forgets: bool,
+    /// From how many octets on something would be reported; 0 as long as nobody has said.
+    low_water: u16,
+    knows_no_marks: bool,
 }
 
 /// One is the connection's, one the test's: both are the same socket.
@@ -72,6 +75,15 @@ impl Socket for Handle {
 
     fn forget_unsent(&self) {
         self.lock().forgets = true;
+    }
+
+    fn set_low_water(&self, octets: u16) -> io::Result<()> {
+        let mut socket = self.lock();
+        if socket.knows_no_marks {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        socket.low_water = octets;
+        Ok(())
     }
 }
 
@@ -149,6 +161,20 @@ impl World {
         self.ready(true, false);
     }
 
+    /// The peer sends this, and the kernel does not tell.
+    fn arrive_unnoticed(&mut self, octets: &[u8]) {
+        self.socket.lock().incoming.push_back(Ok(octets.to_vec()));
+    }
+
+    /// Its owner looks for keep-alives, and answers them.
+    fn look(&mut self) -> Found {
+        let found = self.connection.look(self.now, &mut self.reader);
+        if found == Found::KeepAlives {
+            self.connection.answer(self.now);
+        }
+        found
+    }
+
     fn arrive_end(&mut self) {
         self.arrive(b"");
     }
@@ -163,8 +189,17 @@ impl World {
     fn pass(&mut self, time: Duration) {
         self.now += time;
         if self.connection.due(&limits()) <= self.now {
-            self.connection.expire(self.now, &limits());
+            self.sweep();
         }
+    }
+
+    fn sweep(&mut self) {
+        self.connection.sweep(self.now, &limits(), &mut self.reader);
+    }
+
+    /// Whether it dozes, and from how many octets on the kernel reports something.
+    fn doze(&self) -> (bool, u16) {
+        (self.connection.is_dozing(), self.socket.lock().low_water)
     }
 
     /// Why it ended, and how many messages were lost by it.
@@ -396,8 +431,9 @@ fn connections_of_a_listener_that_is_gone_are_ended() {
 fn an_idle_connection_rests_once() {
     let mut world = World::accepted();
     world.arrive(&message(1));
-    assert_eq!(world.connection.due(&limits()), world.now + REST_AFTER);
-    world.pass(REST_AFTER);
+    world.pass(doze::QUIET);
+    assert_eq!(world.connection.due(&limits()), world.now + (REST_AFTER - doze::QUIET));
+    world.pass(REST_AFTER - doze::QUIET);
     assert!(world.connection.rested);
     assert_eq!(world.connection.due(&limits()), world.now + (limits().idle - REST_AFTER));
     world.arrive(&message(2));
@@ -483,19 +519,179 @@ fn nobody_is_asked_behind_what_waits_already() {
 fn a_browser_must_answer() {
     let mut world = World::handshaking();
     world.arrive(UPGRADE.as_bytes());
-    world.pass(Duration::from_millis(24_999));
+    world.pass(Duration::from_millis(20_999));
     assert_eq!(world.taken(), UPGRADED.as_bytes());
     world.pass(Duration::from_millis(1));
     assert_eq!(world.taken(), [UPGRADED.as_bytes(), &[0x89, 0]].concat());
     world.pass(Duration::from_millis(9_999));
     world.arrive(&masked(0x8a, b""));
     assert!(world.connection.rested && world.end().is_none());
-    world.pass(Duration::from_secs(25));
+    world.pass(Duration::from_secs(21));
     world.pass(Duration::from_millis(9_999));
     assert_eq!(world.end(), None);
     world.pass(Duration::from_millis(1));
     assert_eq!(world.end(), Some((Reason::PongTimedOut, 0)));
     assert!(world.taken().ends_with(&[0x88, 2, 0x03, 0xe8]), "the WebSocket is closed in order");
+}
+
+const PING: &[u8] = b"\r\n\r\n";
+
+/// One that has fallen asleep.
+fn asleep() -> World {
+    let mut world = World::accepted();
+    world.pass(doze::QUIET);
+    assert_eq!(world.doze(), (true, 5));
+    world
+}
+
+#[test]
+fn it_dozes_after_a_second_without_messages_and_not_before() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let mut world = World::accepted();
+    world.pass(doze::QUIET - MOMENT);
+    world.arrive(&message(1));
+    world.pass(doze::QUIET - MOMENT);
+    assert_eq!(world.doze(), (false, 0));
+    // Keep-alives do not begin the second anew.
+    world.arrive(PING);
+    world.pass(MOMENT);
+    assert_eq!(world.doze(), (true, 5));
+    assert_eq!(world.connection.due(&limits()), world.now + (REST_AFTER - MOMENT), "it is not swept again for that");
+    // From the upgrade on.
+    let mut browser = World::handshaking();
+    browser.pass(2 * doze::QUIET);
+    browser.arrive(UPGRADE.as_bytes());
+    browser.pass(doze::QUIET - MOMENT);
+    assert_eq!(browser.doze(), (false, 0));
+    browser.pass(MOMENT);
+    assert_eq!(browser.doze(), (true, 11));
+}
+
+#[test]
+fn nobody_dozes_while_anything_is_under_way() {
+    let mut partial = World::accepted();
+    partial.arrive(&message(1)[..20]);
+    let mut unread = World::accepted();
+    unread.socket.lock().room = 10;
+    assert_eq!(unread.send(&message(1)), Ok(()));
+    let mut unable = World::accepted();
+    unable.socket.lock().knows_no_marks = true;
+    for world in [&mut partial, &mut unread, &mut unable, &mut World::opened(), &mut World::handshaking()] {
+        world.pass(2 * doze::QUIET);
+        world.sweep();
+        assert_eq!(world.doze(), (false, 0));
+        assert!(world.connection.due(&limits()) > world.now, "it is not swept again and again");
+    }
+    partial.arrive(&message(1)[20..]);
+    unread.make_room(usize::MAX);
+    for world in [&mut partial, &mut unread] {
+        world.pass(doze::QUIET);
+        assert_eq!(world.doze(), (true, 5));
+    }
+}
+
+#[test]
+fn keep_alives_of_who_dozes_are_answered_when_its_owner_looks() {
+    let mut world = asleep();
+    assert_eq!(world.look(), Found::Nothing);
+    for round in 1..4 {
+        world.arrive_unnoticed(PING);
+        assert_eq!(world.connection.look(world.now, &mut world.reader), Found::KeepAlives);
+        assert_eq!(world.taken().len(), 2 * (round - 1), "the answers leave together");
+        world.connection.answer(world.now);
+        assert_eq!(world.taken(), b"\r\n".repeat(round));
+    }
+    // More of them at once are reported, and change nothing.
+    world.arrive(&PING.repeat(2));
+    assert_eq!((world.taken(), world.doze()), (b"\r\n".repeat(5), (true, 5)));
+    // So does what we send.
+    assert_eq!((world.send(&message(1)), world.doze()), (Ok(()), (true, 5)));
+    assert_eq!((world.look(), world.waits_for(), world.end()), (Found::Nothing, (true, false), None));
+}
+
+#[test]
+fn messages_wake_it_whole_or_not() {
+    let mut world = asleep();
+    world.arrive(&message(1));
+    assert_eq!((world.came(), world.doze()), (vec![message(1)], (false, 1)));
+    assert_eq!(world.look(), Found::Nothing, "who is awake is not looked after");
+    // The rest may be shorter than the mark.
+    let mut world = asleep();
+    world.arrive(&message(1)[..50]);
+    assert_eq!(world.doze(), (false, 1));
+    world.arrive(&message(1)[50..]);
+    assert_eq!(world.came(), [message(1)]);
+    world.pass(doze::QUIET);
+    assert_eq!(world.doze(), (true, 5));
+    // A ping and a message together, reported or found.
+    world.arrive(&[PING, &message(2)].concat());
+    assert_eq!((world.came(), world.taken(), world.doze()), (vec![message(2)], b"\r\n".to_vec(), (false, 1)));
+    world.pass(doze::QUIET);
+    world.arrive_unnoticed(&[PING, &message(3)].concat());
+    assert_eq!(world.look(), Found::More);
+    assert_eq!((world.came(), world.taken(), world.doze()), (vec![message(3)], b"\r\n".repeat(2), (false, 1)));
+}
+
+#[test]
+fn octets_that_are_found_are_bounded_like_any_others() {
+    let mut slow = asleep();
+    slow.arrive_unnoticed(b"SIP/");
+    assert_eq!((slow.look(), slow.doze()), (Found::More, (false, 1)));
+    slow.pass(Duration::from_millis(9_999));
+    assert_eq!(slow.end(), None);
+    slow.pass(Duration::from_millis(1));
+    assert_eq!(slow.end(), Some((Reason::MessageTimedOut, 0)));
+
+    let mut confused = asleep();
+    confused.arrive_unnoticed(b"\n");
+    assert_eq!(confused.look(), Found::More);
+    assert!(matches!(confused.end(), Some((Reason::Framing(_), 0))));
+    assert!(confused.socket.lock().end_told);
+
+    let mut gone = asleep();
+    gone.arrive_unnoticed(b"");
+    assert_eq!((gone.look(), gone.end()), (Found::More, Some((Reason::PeerClosed, 0))));
+
+    let mut deaf = asleep();
+    deaf.socket.lock().room = 0;
+    for _ in 0..5_000 {
+        deaf.arrive(PING);
+    }
+    let waiting = deaf.connection.wire.outgoing().len();
+    assert!((4_096..4_100).contains(&waiting), "{waiting}");
+
+    let mut browser = World::handshaking();
+    browser.arrive(UPGRADE.as_bytes());
+    browser.pass(doze::QUIET);
+    assert!(browser.connection.is_dozing());
+    browser.arrive(&masked(0x89, b"").repeat(11));
+    assert_eq!(browser.end(), Some((Reason::WebSocket, 0)));
+}
+
+#[test]
+fn who_dozes_is_read_before_it_is_judged() {
+    let mut silent = asleep();
+    silent.pass(limits().idle - doze::QUIET);
+    assert_eq!((silent.end(), silent.doze()), (Some((Reason::Idle, 0)), (false, 1)), "its end is awaited");
+    let mut alive = asleep();
+    alive.arrive_unnoticed(PING);
+    alive.pass(limits().idle - doze::QUIET);
+    assert_eq!((alive.end(), alive.taken(), alive.doze()), (None, b"\r\n".to_vec(), (true, 5)));
+    let mut server = server();
+    server.pass(Duration::from_secs(120));
+    assert_eq!((server.taken(), server.doze()), (PING.to_vec(), (true, 5)));
+    server.arrive_unnoticed(b"\r\n");
+    server.pass(Duration::from_secs(10));
+    assert_eq!(server.end(), None);
+    server.pass(Duration::from_secs(120));
+    server.pass(Duration::from_secs(10));
+    assert_eq!(server.end(), Some((Reason::PongTimedOut, 0)), "it has answered once");
+    // What came with it is told.
+    let mut doomed = asleep();
+    doomed.arrive_unnoticed(&message(1));
+    doomed.connection.doom();
+    doomed.pass(Duration::ZERO);
+    assert_eq!((doomed.came(), doomed.end()), (vec![message(1)], Some((Reason::ListenerClosed, 0))));
 }
 
 #[test]

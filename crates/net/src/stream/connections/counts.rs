@@ -36,6 +36,7 @@ impl Connections {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         StreamCounters {
             connections: self.shares.iter().map(|share| share.owned.load(Ordering::Relaxed) as u64).sum(),
+            dozing: self.shares.iter().map(|share| share.dozing.load(Ordering::Relaxed) as u64).sum(),
             accepted: read(&self.counts.accepted),
             opened: read(&self.counts.opened),
             resent: read(&self.counts.resent),

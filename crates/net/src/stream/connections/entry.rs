@@ -7,7 +7,7 @@ use crate::stream::tls::TlsPeer;
 use engine::{Flow, ListenerId, Transport};
 use sip::Instant;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// Whoever wants to reach this remote address from this listener shares one connection.
@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) alias: OnceLock<Option<Box<Alias>>>,
     /// When it is to be swept, in microseconds. Written under the lock.
     pub(super) due: AtomicU64,
+    /// It is to be looked at for keep-alives. Written under the lock.
+    pub(super) dozes: AtomicBool,
     pub(super) connection: Mutex<Connection<TcpStream>>,
 }
 
@@ -92,6 +94,10 @@ impl Entry {
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.due.load(Ordering::Relaxed) <= now.as_micros()
+    }
+
+    pub(super) fn is_dozing(&self) -> bool {
+        self.dozes.load(Ordering::Relaxed)
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 struct World {
     polls: Vec<Arc<Poll>>,
     connections: Connections,
+    rounds: [Round; 2],
     reader: Reader,
     now: Instant,
 }
@@ -35,7 +36,7 @@ impl World {
         let polls: Vec<Arc<Poll>> = (0..2).map(|_| Arc::new(Poll::new().expect("a descriptor is free"))).collect();
         let now = Instant::from_micros(1_000_000);
         let connections = Connections::new(polls.clone(), &settings, Arc::new(store(&settings)), now);
-        Self { polls, connections, reader: Reader::new(), now }
+        Self { polls, connections, rounds: Default::default(), reader: Reader::new(), now }
     }
 
     fn follow(&self, settings: &Settings) {
@@ -49,7 +50,7 @@ impl World {
             if done(&self.connections, &told) {
                 return told;
             }
-            let Self { polls, connections, reader, now } = self;
+            let Self { polls, connections, reader, now, .. } = self;
             for poll in polls.iter() {
                 turn(poll, connections, reader, *now, Duration::from_millis(5), &mut told);
             }
@@ -90,13 +91,25 @@ impl World {
     /// Lets the time pass, and looks for what has waited too long.
     fn pass(&mut self, time: Duration) -> Vec<Told> {
         self.now += time;
+        (0..SWEEP_PARTS).flat_map(|_| self.sweep()).collect()
+    }
+
+    /// One sweep of both workers, with all that it begins.
+    fn sweep(&mut self) -> Vec<Told> {
+        let Self { connections, rounds, reader, now, .. } = self;
         let mut told = Vec::new();
-        for _ in 0..SWEEP_PARTS {
-            for worker in 0..self.polls.len() {
-                self.connections.sweep(worker, self.now, &mut |input| told.push(Told::of(input)));
+        let mut each = |input: Input<'_>| told.push(Told::of(input));
+        for (worker, round) in rounds.iter_mut().enumerate() {
+            connections.sweep(worker, *now, round, reader, &mut each);
+            while !round.is_through() {
+                connections.look_on(round, *now, reader, &mut each);
             }
         }
         told
+    }
+
+    fn dozing(&self) -> u64 {
+        self.connections.counters().dozing
     }
 
     fn ended(&self, reason: Reason) -> u64 {
@@ -555,6 +568,85 @@ fn servers_of_the_settings_are_asked_for_signs_of_life() {
     world.pass(Duration::from_secs(10));
     assert!(hears_nothing(&mut server));
     assert_eq!((world.ended(Reason::PongTimedOut), world.connections.counters().connections), (0, 2));
+}
+
+#[test]
+fn keep_alives_of_dozing_connections_are_found_within_sixteen_sweeps() {
+    if !namespace::alone(
+        "stream::connections::tests::keep_alives_of_dozing_connections_are_found_within_sixteen_sweeps",
+    ) {
+        return;
+    }
+    let (mut world, sockets) = (World::new(Limits::default()), open("127.0.0.1:5060"));
+    let mut phones: Vec<TcpStream> = (0..40).map(|_| connect("127.0.0.1:5060")).collect();
+    (0..40).for_each(|number| world.accept(number % 2, &tcp(), &sockets));
+    world.pass(Duration::from_millis(999));
+    assert_eq!(world.dozing(), 0);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.dozing(), 40);
+    for phone in &mut phones {
+        phone.write_all(b"\r\n\r\n").expect("the connection is up");
+        phone.set_nonblocking(true).expect("the socket is open");
+    }
+    for poll in &world.polls {
+        let mut ready = Vec::new();
+        poll.wait(Some(Duration::from_millis(100)), &mut ready).expect("the poll is open");
+        assert_eq!(ready, [], "the kernel wakes nobody");
+    }
+    // Each worker looks at one stripe of sixteen at a time: one or two of its twenty connections.
+    let mut unanswered: Vec<&mut TcpStream> = phones.iter_mut().collect();
+    for sweep in 1..=STRIPES {
+        assert_eq!(world.sweep(), []);
+        unanswered.retain_mut(|phone| !phone.read(&mut [0; 2]).is_ok_and(|count| count == 2));
+        let answered = 40 - unanswered.len();
+        assert!(answered <= 4 * sweep, "{answered} answered by sweep {sweep}");
+    }
+    for phone in unanswered {
+        assert_eq!(wait_for(|| phone.read(&mut [0; 2])), 2);
+    }
+    assert_eq!(world.dozing(), 40);
+}
+
+#[test]
+fn whatever_is_longer_than_a_keep_alive_is_heard_at_once() {
+    if !namespace::alone("stream::connections::tests::whatever_is_longer_than_a_keep_alive_is_heard_at_once") {
+        return;
+    }
+    let (mut world, sockets) = (World::new(Limits::default()), open("127.0.0.1:5060"));
+    let [mut first, mut second, mut third, fourth, fifth] = [(); 5].map(|()| {
+        let phone = connect("127.0.0.1:5060");
+        world.accept(0, &tcp(), &sockets);
+        phone
+    });
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.dozing(), 5);
+    let came = |told: Vec<Told>| match told.as_slice() {
+        [Told::Came(_, octets)] => octets.clone(),
+        _ => panic!("{told:?}"),
+    };
+    first.write_all(&message(1)).expect("the connection is up");
+    assert_eq!((came(world.told(1)), world.dozing()), (message(1), 4));
+    second.write_all(&[b"\r\n\r\n".to_vec(), message(2)].concat()).expect("the connection is up");
+    assert_eq!((came(world.told(1)), world.dozing()), (message(2), 3));
+    assert_eq!(world.received(&mut second, 2), b"\r\n");
+    // A message that begins by less than that is found, and from then on it is heard at once.
+    let (beginning, rest) = (message(3)[..3].to_vec(), message(3)[3..].to_vec());
+    third.write_all(&beginning).expect("the connection is up");
+    wait_for(|| {
+        assert_eq!(world.sweep(), []);
+        if world.dozing() == 2 { Ok(()) } else { Err(ErrorKind::WouldBlock.into()) }
+    });
+    third.write_all(&rest[..2]).expect("the connection is up");
+    third.write_all(&rest[2..]).expect("the connection is up");
+    assert_eq!(came(world.told(1)), message(3));
+    // Ends are.
+    drop(fourth);
+    SockRef::from(&fifth).set_linger(Some(Duration::ZERO)).expect("the socket is open");
+    drop(fifth);
+    world.until(|connections, _| connections.counters().connections == 3);
+    assert_eq!((world.ended(Reason::PeerClosed), world.ended(Reason::Reset), world.dozing()), (1, 1, 0));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.dozing(), 3);
 }
 
 /// One unit's TLS listener is another's backend.
