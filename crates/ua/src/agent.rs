@@ -6,13 +6,16 @@ mod registration;
 
 use crate::account::{Account, Answering};
 use crate::agenda::{Agenda, earliest};
-use crate::endpoint::{Endpoint, EndpointSettings, LegId, Notice};
+use crate::carrier::Carrier;
+use crate::dialog::{Recipe, bracketed};
+use crate::endpoint::{Endpoint, EndpointSettings, LegId, Notice, RequestId};
 use crate::event::{CallId, Event, Output};
 use crate::login::Login;
 use crate::random::Random;
 use calls::Call;
 use registration::Registration;
 use sip::message::{Limits, parse};
+use sip::sdp::{AUDIO_PAYLOADS, Session};
 use sip::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -21,7 +24,7 @@ use std::net::SocketAddr;
 const PRODUCT: &str = "tandem-ua";
 
 /// A SIP user agent (RFC 3261) with one account, any number of calls, and no media of its own: it tells where audio has to go,
-/// the shell sends it. It speaks over datagrams unless it was told to [`speak_tls`](Self::speak_tls).
+/// the shell sends it. It speaks over datagrams unless it was told to [`speak`](Self::speak) otherwise.
 ///
 /// After every call that takes a time, [`poll_output`](Self::poll_output) is drained and [`poll_timeout`](Self::poll_timeout)
 /// asked again. The shell sends from, and receives at, the account's `contact`.
@@ -30,9 +33,27 @@ pub struct UserAgent {
     endpoint: Endpoint,
     registration: Registration,
     answering: Answering,
+    /// RTP payload types that we offer and answer with.
+    payloads: Vec<u8>,
     calls: BTreeMap<LegId, Call>,
+    options: Option<Options>,
     agenda: Agenda<LegId>,
     outputs: VecDeque<Output>,
+}
+
+/// The final answer to an OPTIONS of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OptionsAnswer {
+    /// Its status; 408 when nothing came.
+    pub code: u16,
+    /// Something came.
+    pub came: bool,
+}
+
+/// The OPTIONS that was asked last.
+struct Options {
+    request: RequestId,
+    answer: Option<OptionsAnswer>,
 }
 
 impl UserAgent {
@@ -54,7 +75,9 @@ impl UserAgent {
             endpoint: Endpoint::new(settings, random),
             registration,
             answering,
+            payloads: AUDIO_PAYLOADS.to_vec(),
             calls: BTreeMap::new(),
+            options: None,
             agenda: Agenda::new(),
             outputs: VecDeque::new(),
         }
@@ -98,6 +121,46 @@ impl UserAgent {
         self.drain(now);
     }
 
+    /// As [`cancel`](Self::cancel), and does not wait for a provisional response as RFC 3261 §9.1 wants: for whom there is no
+    /// time left. The INVITE is not repeated any more; if it is answered all the same, that call is hung up.
+    pub fn cancel_now(&mut self, now: Instant, call: CallId) {
+        self.cancel_call(LegId(call.0));
+        self.endpoint.cancel_now(now, LegId(call.0));
+        self.drain(now);
+    }
+
+    /// Asks for the capabilities of a URI, outside of any call; sent to the account's proxy. The answer is then found in
+    /// [`options_answer`](Self::options_answer). One at a time: an earlier one is forgotten.
+    pub fn options(&mut self, now: Instant, target: &str) {
+        let recipe = Recipe {
+            method: "OPTIONS",
+            uri: target.as_bytes().to_vec(),
+            from: [&self.account.address_of_record()[..], b";tag=", &self.endpoint.random().token()].concat(),
+            to: bracketed(target.as_bytes()),
+            call_id: self.endpoint.random().token(),
+            cseq: 1,
+            contact: Some(self.endpoint.contact()),
+            extra: b"Accept: application/sdp\r\n".to_vec(),
+            body: None,
+            hop: self.account.proxy,
+        };
+        let request = self.endpoint.request(now, recipe);
+        self.options = Some(Options { request, answer: None });
+        self.drain(now);
+    }
+
+    /// The final answer to the last OPTIONS.
+    pub fn options_answer(&self) -> Option<OptionsAnswer> {
+        self.options.as_ref()?.answer
+    }
+
+    /// Sends once more what was not answered finally, whatever the timers say; never an INVITE. For last words before the
+    /// sockets are closed. Over connections nothing is repeated.
+    pub fn repeat_unanswered(&mut self, now: Instant) {
+        self.endpoint.repeat_unanswered();
+        self.drain(now);
+    }
+
     /// Ends a call in whatever state it is: CANCEL, 603 or BYE.
     pub fn hang_up(&mut self, now: Instant, call: CallId) {
         self.end_call(now, LegId(call.0));
@@ -122,11 +185,28 @@ impl UserAgent {
         self.endpoint.prove_calls_ahead();
     }
 
-    /// From now on we speak over one TLS connection to the proxy: Via and Contact say so, and no transaction repeats itself
-    /// (RFC 3261 §17.1). The shell sends everything over that connection, whatever address it is for, and hands over each
+    /// From now on we speak over this: Via and Contact say so. Over one connection to the proxy no transaction repeats itself
+    /// (RFC 3261 §17.1); the shell sends everything over that connection, whatever address it is for, and hands over each
     /// message that comes as one datagram of the proxy's. To be called before anything is sent.
-    pub fn speak_tls(&mut self) {
-        self.endpoint.speak_tls();
+    pub fn speak(&mut self, carrier: Carrier) {
+        self.endpoint.speak(carrier);
+    }
+
+    /// From now on REGISTERs go there, and all else to the account's proxy.
+    pub fn set_registrar(&mut self, registrar: SocketAddr) {
+        self.registration.set_registrar(registrar);
+    }
+
+    /// From now on challenges are answered with this name and password, instead of the account's user and password; `None`:
+    /// a challenge is a refusal.
+    pub fn set_login(&mut self, login: Option<(&str, &str)>) {
+        let login = login.map(|(user, password)| Login { user: user.to_owned(), password: password.to_owned() });
+        self.endpoint.set_login(login);
+    }
+
+    /// From now on these RTP payload types, of those that [`AUDIO_PAYLOADS`] names, are offered and answered with.
+    pub fn set_payloads(&mut self, payloads: &[u8]) {
+        self.payloads = payloads.to_vec();
     }
 
     /// Our address changed: from now on Via and Contact show the new one, within running calls too. The binding at the
@@ -179,6 +259,16 @@ impl UserAgent {
         self.calls.get(&LegId(call.0)).and_then(|call| call.remote_media)
     }
 
+    /// The other side's last session description, where it sent one that [`sip::sdp::read`] takes: held and refused streams
+    /// too, which have no [`remote_media`](Self::remote_media).
+    pub fn remote_session(&self, call: CallId) -> Option<&Session> {
+        self.calls.get(&LegId(call.0))?.remote.as_ref()
+    }
+
+    fn is_options(&self, request: RequestId) -> bool {
+        self.options.as_ref().is_some_and(|options| options.request == request)
+    }
+
     fn tell(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
     }
@@ -217,6 +307,10 @@ impl UserAgent {
                 if let Ok(message) = parse(&request, &Limits::default()) {
                     self.endpoint.answer_by_method(now, server, &message);
                 }
+            }
+            Notice::Response { request, code, response, .. } if self.is_options(request) => {
+                let answer = OptionsAnswer { code, came: !response.is_empty() };
+                self.options = Some(Options { request, answer: Some(answer) });
             }
             Notice::Response { request, code, cseq, response } => {
                 let answer = registration::Response { request, code, cseq, bytes: &response };

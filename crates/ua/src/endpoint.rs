@@ -11,6 +11,7 @@ pub(crate) use leg::LegId;
 
 use crate::address;
 use crate::agenda::{Agenda, earliest};
+use crate::carrier::Carrier;
 use crate::dialog::{Recipe, bracketed, response_with_body};
 use crate::login::{Challenged, Login};
 use crate::random::Random;
@@ -19,7 +20,7 @@ use leg::Leg;
 use sip::check::check;
 use sip::message::{Limits, Message, Method, parse};
 use sip::time::Instant;
-use sip::transaction::{Link, Timing};
+use sip::transaction::Timing;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -73,8 +74,7 @@ pub(crate) struct Endpoint {
     settings: EndpointSettings,
     limits: Limits,
     timing: Timing,
-    /// A stream is TLS.
-    link: Link,
+    carrier: Carrier,
     random: Random,
     transactions: Transactions<Task>,
     legs: BTreeMap<LegId, Leg>,
@@ -128,7 +128,7 @@ impl Endpoint {
             settings,
             limits: Limits::default(),
             timing: Timing::DEFAULT,
-            link: Link::Datagram,
+            carrier: Carrier::Udp,
             random,
             transactions: Transactions::new(Timing::DEFAULT),
             legs: BTreeMap::new(),
@@ -147,10 +147,20 @@ impl Endpoint {
         self.settings.address = address;
     }
 
-    /// From now on everything goes over one TLS connection.
-    pub(crate) fn speak_tls(&mut self) {
-        self.link = Link::Stream;
-        self.transactions.set_link(Link::Stream);
+    /// From now on everything is carried by this.
+    pub(crate) fn speak(&mut self, carrier: Carrier) {
+        self.carrier = carrier;
+        self.transactions.set_link(carrier.link());
+    }
+
+    /// From now on challenges are answered with this, or not at all.
+    pub(crate) fn set_login(&mut self, login: Option<Login>) {
+        self.settings.login = login;
+    }
+
+    /// Sends once more what was not answered finally, but no INVITE.
+    pub(crate) fn repeat_unanswered(&mut self) {
+        self.transactions.repeat_unanswered();
     }
 
     /// From now on INVITEs that begin calls carry an answer to the last challenge of the registrar.
@@ -263,10 +273,7 @@ impl Endpoint {
 
     /// The name-addr of our Contact.
     pub(crate) fn contact(&self) -> Vec<u8> {
-        let transport = match self.link {
-            Link::Datagram => "",
-            Link::Stream => ";transport=tls",
-        };
+        let transport = self.carrier.uri_parameter();
         bracketed(format!("sip:{}@{}{transport}", self.settings.user, self.settings.address).as_bytes())
     }
 
@@ -310,10 +317,7 @@ impl Endpoint {
     }
 
     fn via(&self, branch: &[u8]) -> Vec<u8> {
-        let transport = match self.link {
-            Link::Datagram => "UDP",
-            Link::Stream => "TLS",
-        };
+        let transport = self.carrier.via();
         let sent_by = format!("SIP/2.0/{transport} {};branch=", self.settings.address);
         [sent_by.as_bytes(), branch, b";rport"].concat()
     }

@@ -18,6 +18,7 @@ mod account;
 mod address;
 mod agenda;
 mod agent;
+mod carrier;
 mod dialog;
 mod endpoint;
 mod event;
@@ -28,6 +29,7 @@ mod random;
 mod transact;
 
 pub use account::{Account, Answering};
-pub use agent::UserAgent;
+pub use agent::{OptionsAnswer, UserAgent};
+pub use carrier::Carrier;
 pub use event::{CallId, Event, Output, PbxEvent};
 pub use pbx::{Fault, Pbx, PbxSettings};

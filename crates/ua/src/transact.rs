@@ -69,6 +69,16 @@ impl<T> Transactions<T> {
         self.clients.task(id)
     }
 
+    /// The request is repeated no more; its answers still find it.
+    pub(crate) fn hush(&mut self, id: ClientId) {
+        self.clients.hush(id);
+    }
+
+    /// Sends once more what was not answered finally, but no INVITE; nothing over a stream.
+    pub(crate) fn repeat_unanswered(&mut self) {
+        self.clients.repeat_unanswered(&mut self.sends);
+    }
+
     /// Drops a client transaction without a word.
     pub(crate) fn forget(&mut self, id: ClientId) {
         self.clients.forget(id);

@@ -66,7 +66,7 @@ impl Phone {
         };
         let mut agent = UserAgent::new(account, Clock::now().as_micros());
         if person.is_over_tls {
-            agent.speak_tls();
+            agent.speak(ua::Carrier::Tls);
         }
         agent.set_answering(Answering {
             ring_after: Duration::ZERO,

@@ -7,7 +7,7 @@ use crate::dialog::bracketed;
 use crate::endpoint::{Invitation, LegId};
 use crate::event::{CallId, Event};
 use sip::message::{Limits, parse};
-use sip::sdp;
+use sip::sdp::{self, Session};
 use sip::time::Instant;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub(super) struct Call {
     /// Where we want to hear the other side.
     media: SocketAddr,
     pub(super) remote_media: Option<SocketAddr>,
+    /// What the other side said last about its audio.
+    pub(super) remote: Option<Session>,
     session: u64,
     version: u64,
     state: State,
@@ -55,7 +57,7 @@ impl UserAgent {
             to: bracketed(target.as_bytes()),
             routes: Vec::new(),
             extra: extra.into_bytes(),
-            body: Some(media::offer(call.session, call.version, media)),
+            body: Some(media::offer(call.session, call.version, media, &self.payloads)),
             hop: Some(self.account.proxy),
         };
         let leg = self.endpoint.call(now, invitation);
@@ -86,7 +88,7 @@ impl UserAgent {
         let Some(call) = self.calls.get_mut(&leg) else {
             return;
         };
-        let body = media::offer(call.session, call.version + 1, media);
+        let body = media::offer(call.session, call.version + 1, media, &self.payloads);
         if self.endpoint.reinvite(now, leg, Some(body)) {
             call.version += 1;
             call.media = media;
@@ -110,9 +112,9 @@ impl UserAgent {
         let rings = answering.answer_after.is_none_or(|wait| answering.ring_after <= wait);
         let plan = Plan { ring_at: ring_at.filter(|_| rings), answer_at };
         let first = plan.next();
-        let remote_media = media::remote(&offer);
+        let remote = sdp::read(&offer);
         let mut call = self.new_call(answering.media, State::Incoming { answering, plan, offer });
-        call.remote_media = remote_media;
+        call.hear(remote);
         self.calls.insert(leg, call);
         self.tell(Event::Incoming { call: CallId(leg.0), from });
         if first.is_none_or(|first| first.saturating_since(now) > TRYING_AFTER) {
@@ -156,10 +158,11 @@ impl UserAgent {
 
     pub(super) fn on_accepted(&mut self, now: Instant, leg: LegId, body: &[u8]) {
         self.endpoint.acknowledge(now, leg, None);
-        let remote_media = media::remote(body);
+        let remote = sdp::read(body);
+        let remote_media = media::remote(remote.as_ref());
         if let Some(call) = self.calls.get_mut(&leg) {
             call.state = State::Up { hang_up_at: None };
-            call.remote_media = remote_media;
+            call.hear(remote);
         }
         self.tell(Event::Answered { call: CallId(leg.0), remote_media });
     }
@@ -182,7 +185,9 @@ impl UserAgent {
             return;
         };
         // The answer to an offer of ours comes with the ACK.
-        call.remote_media = media::remote(body).or(call.remote_media);
+        if let Some(remote) = sdp::read(body) {
+            call.hear(Some(remote));
+        }
         let State::Answered { hang_up_after } = call.state else {
             return;
         };
@@ -198,12 +203,12 @@ impl UserAgent {
             return self.endpoint.refuse(now, leg, 481, b"");
         };
         call.version += 1;
-        let Some(body) = call.description(offer) else {
+        let Some(body) = call.description(offer, &self.payloads) else {
             self.endpoint.refuse(now, leg, 488, b"");
             return self.tell(Event::Reinvited { call: CallId(leg.0), code: 488 });
         };
         if !offer.is_empty() {
-            call.remote_media = media::remote(offer);
+            call.hear(sdp::read(offer));
         }
         self.endpoint.accept(now, leg, &body);
         self.tell(Event::Reinvited { call: CallId(leg.0), code: 200 });
@@ -213,7 +218,7 @@ impl UserAgent {
         if (200..300).contains(&code) {
             self.endpoint.acknowledge(now, leg, None);
             if let Some(call) = self.calls.get_mut(&leg) {
-                call.remote_media = media::remote(body);
+                call.hear(sdp::read(body));
             }
         }
         self.tell(Event::Reinvited { call: CallId(leg.0), code });
@@ -233,7 +238,7 @@ impl UserAgent {
             return;
         };
         let answering = *answering;
-        let (code, body) = match call.description(offer) {
+        let (code, body) = match call.description(offer, &self.payloads) {
             Some(body) if answering.code == 200 => (200, body),
             None if answering.code == 200 => (488, Vec::new()),
             _ => (answering.code, Vec::new()),
@@ -251,17 +256,23 @@ impl UserAgent {
     fn new_call(&mut self, media: SocketAddr, state: State) -> Call {
         // A session identifier of RFC 8866 is a decimal number that readers keep in 63 bits.
         let session = self.endpoint.random().number() >> 2;
-        Call { media, remote_media: None, session, version: 1, state }
+        Call { media, remote_media: None, remote: None, session, version: 1, state }
     }
 }
 
 impl Call {
+    /// Takes the other side's description.
+    fn hear(&mut self, remote: Option<Session>) {
+        self.remote_media = media::remote(remote.as_ref());
+        self.remote = remote;
+    }
+
     /// The answer to an offer, or an offer where there is none; `None` if we cannot speak what is offered.
-    fn description(&self, offer: &[u8]) -> Option<Vec<u8>> {
+    fn description(&self, offer: &[u8], payloads: &[u8]) -> Option<Vec<u8>> {
         if offer.is_empty() {
-            return Some(media::offer(self.session, self.version, self.media));
+            return Some(media::offer(self.session, self.version, self.media, payloads));
         }
-        media::answer(self.session, self.version, self.media, &sdp::read(offer)?)
+        media::answer(self.session, self.version, self.media, payloads, &sdp::read(offer)?)
     }
 }
 

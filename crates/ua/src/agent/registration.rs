@@ -13,6 +13,8 @@ use sip::value::Contact;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// CSeq numbers that one REGISTER may take besides its first: one for each challenge that is answered.
+const NUMBERS_OF_ONE: u32 = 4;
 /// Wait after the first failure; doubled by each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// A registrar that grants nothing is not asked in a loop.
@@ -24,6 +26,8 @@ pub(super) struct Registration {
     call_id: Vec<u8>,
     tag: Vec<u8>,
     cseq: u32,
+    /// Where REGISTERs go, if not to the account's proxy.
+    registrar: Option<SocketAddr>,
     state: State,
     /// The REGISTER under way.
     pending: Option<RequestId>,
@@ -60,12 +64,17 @@ impl Registration {
             call_id: random.token(),
             tag: random.token(),
             cseq: 0,
+            registrar: None,
             state: State::Idle,
             pending: None,
             due: None,
             least_expires: 0,
             failures: 0,
         }
+    }
+
+    pub(super) fn set_registrar(&mut self, registrar: SocketAddr) {
+        self.registrar = Some(registrar);
     }
 
     pub(super) fn register(&mut self, now: Instant, account: &Account, endpoint: &mut Endpoint) {
@@ -179,7 +188,9 @@ impl Registration {
     }
 
     fn send(&mut self, now: Instant, account: &Account, endpoint: &mut Endpoint) {
-        self.cseq = self.cseq.wrapping_add(1);
+        // The one under way may use further numbers for its credentials, and the same number twice would be a merged request.
+        let taken = if self.pending.is_some() { NUMBERS_OF_ONE } else { 0 };
+        self.cseq = self.cseq.wrapping_add(1 + taken);
         self.due = None;
         let party = account.address_of_record();
         let recipe = Recipe {
@@ -192,7 +203,7 @@ impl Registration {
             contact: Some(endpoint.contact()),
             extra: format!("Expires: {}\r\n", self.asked(account)).into_bytes(),
             body: None,
-            hop: account.proxy,
+            hop: self.registrar.unwrap_or(account.proxy),
         };
         self.pending = Some(endpoint.request(now, recipe));
     }

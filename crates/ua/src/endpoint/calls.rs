@@ -157,8 +157,17 @@ impl Endpoint {
         }
     }
 
-    /// Takes back a call of ours that was not answered yet.
+    /// Takes back a call of ours that was not answered yet, as soon as the other side has given a sign.
     pub(crate) fn cancel(&mut self, now: Instant, id: LegId) {
+        self.take_back(now, id, false);
+    }
+
+    /// As `cancel`, without waiting for a sign; the INVITE is repeated no more, which would begin the call anew.
+    pub(crate) fn cancel_now(&mut self, now: Instant, id: LegId) {
+        self.take_back(now, id, true);
+    }
+
+    fn take_back(&mut self, now: Instant, id: LegId, at_once: bool) {
         let until = now + self.timing.transaction_timeout();
         let Some(leg) = self.legs.get_mut(&id) else {
             return;
@@ -172,7 +181,7 @@ impl Endpoint {
         if matches!(cancel, Cancel::Sent { .. }) {
             return;
         }
-        if !*provisional {
+        if !*provisional && !at_once {
             *cancel = Cancel::Wanted;
             *give_up_at = None;
             self.arm(id);
@@ -181,6 +190,7 @@ impl Endpoint {
         *cancel = Cancel::Sent { until };
         let client = *client;
         self.arm(id);
+        self.transactions.hush(client);
         if let Some(task) = self.transactions.task(client).cloned() {
             self.transactions.cancel(now, client, Task { purpose: Purpose::None, ..task });
         }

@@ -34,6 +34,10 @@ struct Client<T> {
     key: BranchKey,
     to: SocketAddr,
     request: Vec<u8>,
+    /// It is repeated no more.
+    hushed: bool,
+    /// A final response came.
+    answered: bool,
     /// The ACK of a final failure, which belongs to the transaction.
     failure_ack: Option<Vec<u8>>,
     /// The ACKs of 2xx responses, one for each branch of a fork that answered.
@@ -86,6 +90,8 @@ impl<T> Clients<T> {
             key,
             to: request.to,
             request: request.bytes,
+            hushed: false,
+            answered: false,
             failure_ack: None,
             acknowledgements: Vec::new(),
             task: request.task,
@@ -113,6 +119,20 @@ impl<T> Clients<T> {
         self.entries.get(&id).map(|client| &client.task)
     }
 
+    pub(crate) fn hush(&mut self, id: ClientId) {
+        if let Some(client) = self.entries.get_mut(&id) {
+            client.hushed = true;
+        }
+    }
+
+    pub(crate) fn repeat_unanswered(&self, sends: &mut Sends) {
+        if self.link == Link::Stream {
+            return;
+        }
+        let waiting = self.entries.values().filter(|client| !client.answered && client.key.method != b"INVITE");
+        sends.extend(waiting.map(|client| (client.to, client.request.clone())));
+    }
+
     /// Drops a transaction and gives back its task.
     pub(crate) fn forget(&mut self, id: ClientId) -> Option<T> {
         let client = self.entries.remove(&id)?;
@@ -129,6 +149,7 @@ impl<T> Clients<T> {
         let client = self.entries.get_mut(&id)?;
         let (machine, action) = client.machine.on_response(now, code, &self.timing);
         client.machine = machine;
+        client.answered |= code >= 200;
         self.agenda.set(id, machine.deadline());
         let pass_up = match action {
             ClientAction::PassUp => !client.repeats_acknowledgement(code, response, sends),
@@ -156,6 +177,7 @@ impl<T> Clients<T> {
             let (machine, action) = client.machine.on_timer(now, &self.timing);
             client.machine = machine;
             match action {
+                ClientAction::Retransmit if client.hushed => {}
                 ClientAction::Retransmit => sends.push_back((client.to, client.request.clone())),
                 ClientAction::Timeout => return self.forget(id),
                 ClientAction::Terminated => {

@@ -3,7 +3,7 @@
 use crate::world::{World, address};
 use std::net::SocketAddr;
 use std::time::Duration;
-use ua::{Account, Event, Fault, PbxEvent, UserAgent};
+use ua::{Account, Carrier, Event, Fault, PbxEvent, UserAgent};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -98,7 +98,7 @@ fn a_silent_registrar_is_408_after_32_seconds_and_found_again_later() {
 fn over_tls_via_and_contact_say_so_and_nothing_is_repeated() {
     let (mut world, pbx, bonnie) = office();
     world.set_fault(pbx, Fault::Silent);
-    world.at(bonnie, |agent, _| agent.speak_tls());
+    world.at(bonnie, |agent, _| agent.speak(Carrier::Tls));
     world.at(bonnie, UserAgent::register);
     world.run_for(SECOND * 33);
     assert_eq!(world.labels(), ["REGISTER"], "the connection loses nothing");

@@ -1,0 +1,6 @@
+//! Whole runs against PBXs, phones and peers that misbehave.
+
+mod calls;
+mod ends;
+mod requests;
+mod world;

@@ -1,0 +1,246 @@
+//! Calls, good ones and bad ones.
+
+use super::world::{World, answer_with, answering, call, pbx, plan, reply};
+use crate::plan::{CallPlan, Kind, Plan, Sound};
+use crate::report::{Figure, Range, State, Threshold};
+use crate::{Report, Unreachable};
+use sip::Method;
+use std::time::Duration;
+use ua::Answering;
+
+const DESCRIPTION: &str =
+    "v=0\r\no=- 1 1 IN IP4 10.0.0.11\r\ns=-\r\nc=IN IP4 10.0.0.11\r\nt=0 0\r\nm=audio 4000 RTP/AVP ";
+
+fn call_with(expect_audio: bool, min_mos: f64) -> Plan {
+    let target = "sip:clyde@10.0.0.11".to_owned();
+    plan(Kind::Call(CallPlan { target, sounds: Vec::new(), expect_audio, min_mos }))
+}
+
+fn registered() -> Plan {
+    Plan { registrar: Some(pbx()), ..plan(call()) }
+}
+
+fn seconds(report: &Report) -> f64 {
+    report.figures.total.as_secs_f64()
+}
+
+#[test]
+fn a_good_call_registers_speaks_hears_and_leaves_nothing_behind() {
+    let mut world = World::office();
+    let report = world.run(registered());
+    assert_eq!(report.state, State::Ok, "{}", report.line());
+    assert!(report.text.starts_with("clyde@10.0.0.11 answered after 0.1"), "{}", report.text);
+    assert!(report.text.contains(", 100 of 100 packets came back, MOS 4."), "{}", report.text);
+    let sent: Vec<&str> = world.wire.iter().map(String::as_str).filter(|label| !label.contains(' ')).collect();
+    assert_eq!(sent, ["REGISTER", "REGISTER", "INVITE", "ACK", "INVITE", "ACK", "BYE", "REGISTER"]);
+    assert_eq!((world.calls(), world.bindings()), (0, vec!["clyde".to_owned()]));
+    let figures = &report.figures;
+    assert_eq!(figures.register, Some(Duration::from_millis(20)));
+    assert!(figures.ring.is_some() && figures.ring < figures.answer, "{figures:?}");
+    assert_eq!(figures.sent, 100);
+    assert!(figures.total < Duration::from_millis(2_600), "{figures:?}");
+    let audio: Vec<&str> =
+        report.ladder.iter().map(|step| step.line.as_str()).filter(|line| line.starts_with("RTP")).collect();
+    assert_eq!(audio, ["RTP: 100 packets", "RTP: 100 packets"]);
+    assert!(report.ladder.iter().filter(|step| !step.line.starts_with("RTP")).all(|step| !step.octets.is_empty()));
+}
+
+#[test]
+fn sounds_follow_each_other_in_one_call() {
+    let sound = |octets: usize| Sound { name: "x".to_owned(), samples: vec![0x55; octets].into() };
+    let target = "sip:clyde@10.0.0.11".to_owned();
+    let sounds = vec![sound(8_000), sound(4_000)];
+    let mut world = World::home();
+    let report = world.run(plan(Kind::Call(CallPlan { target, sounds, expect_audio: true, min_mos: 0.0 })));
+    assert_eq!(report.state, State::Ok, "{}", report.line());
+    assert_eq!(report.figures.sent, 75);
+    assert_eq!(world.wire.iter().filter(|label| *label == "INVITE").count(), 1);
+}
+
+#[test]
+fn audio_is_recorded_where_it_is_asked_for() {
+    let mut world = World::home();
+    world.start(plan(call()));
+    world.probe().record();
+    let report = world.finish();
+    assert!((15_500..=16_500).contains(&report.recording.len()), "{}", report.recording.len());
+    assert!(World::home().run(plan(call())).recording.is_empty());
+}
+
+#[test]
+fn silence_is_said_and_is_critical_only_for_who_expects_audio() {
+    for (plan, state) in [
+        (call_with(false, 0.0), State::Ok),
+        (call_with(true, 0.0), State::Critical),
+        (call_with(false, 3.0), State::Critical),
+    ] {
+        let mut world = World::home();
+        world.echo = |_| false;
+        let report = world.run(plan);
+        assert_eq!(report.state, state, "{}", report.line());
+        assert!(report.text.ends_with("no audio came back"), "{}", report.text);
+        assert!(report.figures.quality.is_none());
+        assert_eq!(world.calls(), 0);
+    }
+    let mut world = World::home();
+    world.echo = |_| false;
+    world.start(call_with(true, 0.0));
+    world.run_for(Duration::from_secs(1));
+    world.act(|probe, now| probe.handle_unreachable(now, Unreachable::Media));
+    let report = world.finish();
+    assert_eq!(report.text, "no audio came back, for the audio port is closed");
+}
+
+#[test]
+fn loss_lowers_the_score_and_a_least_score_makes_it_critical() {
+    let lossy = |plan: Plan| {
+        let mut world = World::home();
+        world.echo = |packet| packet % 10 != 5;
+        world.run(plan)
+    };
+    let report = lossy(plan(call()));
+    assert_eq!(report.state, State::Ok);
+    let quality = report.figures.quality.expect("audio came back");
+    assert_eq!((quality.received, quality.expected), (90, 100));
+    assert!(report.text.contains("90 of 100 packets came back"), "{}", report.text);
+    assert!(quality.mos < 3.6, "{}", quality.mos);
+    let report = lossy(call_with(false, 4.0));
+    assert_eq!(report.state, State::Critical);
+    assert!(report.text.contains("less than 4"), "{}", report.text);
+    let loss = Threshold { figure: Figure::Loss, warning: Range::parse("5").ok(), critical: Range::parse("20").ok() };
+    let report = lossy(Plan { thresholds: vec![loss], ..plan(call()) });
+    assert_eq!(report.state, State::Warning);
+    assert!(report.text.ends_with("loss=10% is out of 5"), "{}", report.text);
+    assert!(report.line().contains(" loss=10%;5;20;0;100 "), "{}", report.line());
+}
+
+#[test]
+fn a_busy_callee_is_told_at_once() {
+    let mut world = World::home();
+    world.clyde().set_answering(Answering { code: 486, ..answering() });
+    let report = world.run(plan(call()));
+    assert_eq!((report.state, report.text.as_str()), (State::Critical, "busy: 486 Busy Here"));
+    assert_eq!(world.wire, ["INVITE", "180 INVITE", "486 INVITE", "ACK"]);
+    assert!(seconds(&report) < 0.2);
+}
+
+#[test]
+fn who_only_rings_is_cancelled_in_time() {
+    let mut world = World::home();
+    world.clyde().set_answering(Answering { answer_after: None, ..answering() });
+    let report = world.run(plan(call()));
+    assert_eq!((report.state, report.text.as_str()), (State::Critical, "rings but nobody answered within 7 s"));
+    assert_eq!(world.wire, ["INVITE", "180 INVITE", "CANCEL", "200 CANCEL", "487 INVITE", "ACK"]);
+    assert_eq!(world.calls(), 0);
+    assert!(report.figures.ring.is_some() && report.figures.answer.is_none());
+}
+
+#[test]
+fn an_invite_that_nobody_hears_is_cancelled_in_time() {
+    let mut world = World::empty();
+    let report = world.run(plan(call()));
+    assert_eq!(report.text, "no answer to INVITE from 10.0.0.11:5060 within 7 s");
+    assert_eq!(report.state, State::Critical);
+    assert!((seconds(&report) - 7.0).abs() < 0.001, "known at 7 s: {}", seconds(&report));
+    let cancelled = world.wire.iter().position(|label| label == "CANCEL").expect("it is cancelled");
+    assert!(world.wire.iter().skip(cancelled).all(|label| label == "CANCEL"), "{:?}", world.wire);
+}
+
+#[test]
+fn an_invite_that_is_only_taken_is_told_apart() {
+    let script = |request: &sip::Message<'_>| match request.method() {
+        Method::Invite => Some(reply(request, 100, "")),
+        _ => None,
+    };
+    let report = World::scripted(script).run(plan(call()));
+    assert_eq!(report.text, "10.0.0.11:5060 took the INVITE and gave no final answer within 7 s");
+}
+
+#[test]
+fn an_answer_that_cannot_be_talked_to_is_acknowledged_and_hung_up() {
+    let cases: [(super::world::Script, &str); 5] = [
+        (|request| answer_with(request, ""), "answered without SDP"),
+        (
+            |request| answer_with(request, &format!("{DESCRIPTION}8 101\r\n")),
+            "answered with PCMA only, PCMU was offered",
+        ),
+        (
+            |request| answer_with(request, &format!("{DESCRIPTION}9 101\r\n")),
+            "answered without PCMU, which was offered (payloads [9, 101])",
+        ),
+        (
+            |request| answer_with(request, &format!("{DESCRIPTION}0\r\na=inactive\r\n")),
+            "answered, but put the call on hold (inactive)",
+        ),
+        (|request| answer_with(request, "v=0\r\n"), "answered with SDP that names no audio stream and address"),
+    ];
+    for (script, text) in cases {
+        let mut world = World::scripted(script);
+        let report = world.run(plan(call()));
+        assert_eq!((report.state, report.text.as_str()), (State::Critical, text));
+        assert_eq!(world.wire, ["INVITE", "200 INVITE", "ACK", "BYE", "200 BYE"], "{text}");
+        assert_eq!(report.figures.sent, 0);
+    }
+}
+
+#[test]
+fn a_call_that_is_hung_up_early_is_critical_and_one_after_the_last_word_is_not() {
+    for (after, state) in [(400, State::Critical), (2_150, State::Ok)] {
+        let mut world = World::home();
+        let hang_up_after = Some(Duration::from_millis(after));
+        world.clyde().set_answering(Answering { hang_up_after, ..answering() });
+        let report = world.run(plan(call()));
+        assert_eq!(report.state, state, "{}", report.line());
+        assert_eq!(world.calls(), 0);
+        if state == State::Critical {
+            assert_eq!(report.text, "hung up by the other side after 0.41 s, in the middle of the audio");
+        } else {
+            assert_eq!(report.figures.sent, 100);
+        }
+    }
+}
+
+#[test]
+fn a_bye_without_answer_is_a_warning_in_time() {
+    let mut world = World::office();
+    world.lost.insert("200 BYE");
+    let report = world.run(registered());
+    assert_eq!(report.state, State::Warning, "{}", report.line());
+    assert!(report.text.ends_with("but BYE was not answered by 10.0.0.11:5060"), "{}", report.text);
+    assert_eq!(world.bindings(), ["clyde"], "un-registered all the same");
+}
+
+#[test]
+fn a_bye_that_is_refused_is_a_warning_too() {
+    let script = |request: &sip::Message<'_>| match request.method() {
+        Method::Bye => Some(reply(request, 481, "")),
+        _ => answer_with(request, &format!("{DESCRIPTION}0\r\n")),
+    };
+    let report = World::scripted(script).run(plan(call()));
+    assert_eq!(report.state, State::Warning, "{}", report.line());
+    assert!(report.text.contains("but BYE was refused: 481 "), "{}", report.text);
+}
+
+#[test]
+fn audio_longer_than_the_time_is_cut() {
+    let sounds = vec![Sound { name: "x".to_owned(), samples: vec![0x55; 80_000].into() }];
+    let target = "sip:clyde@10.0.0.11".to_owned();
+    let mut world = World::home();
+    let report = world.run(plan(Kind::Call(CallPlan { target, sounds, expect_audio: true, min_mos: 0.0 })));
+    assert_eq!(report.state, State::Warning);
+    assert!(report.text.starts_with("the audio was not at its end after 6.89 s"), "{}", report.text);
+    assert_eq!(world.calls(), 0);
+}
+
+#[test]
+fn a_call_to_the_check_itself_is_busy() {
+    let mut world = World::office();
+    world.start(registered());
+    world.run_for(Duration::from_millis(500));
+    let now = world.now;
+    let media = answering().media;
+    world.clyde().call(now, "sip:bonnie@example.com", media);
+    let report = world.finish();
+    assert_eq!(report.state, State::Ok, "{}", report.line());
+    assert!(world.wire.iter().any(|label| label == "486 INVITE"));
+}
