@@ -1,17 +1,19 @@
 //! What changed between two configurations, in words for the log.
 
-use crate::Checked;
 use crate::forms::write_duration;
+use crate::guardian::{Account, Check, Guardian};
+use crate::{Call, Checked};
 use engine::{
-    Backend, Egress, Failover, Fallback, Farm, Listener, Persistence, Ping, Place, Rule, Service, Trunk, Verify,
+    AnswerClass, Backend, Egress, Failover, Fallback, Farm, Listener, Persistence, Place, Rule, Service, Trunk, Verify,
 };
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// A thing with a name, and its settings as they are shown.
 type Item = (String, Facts);
 type Facts = Vec<(&'static str, String)>;
 
-/// One line for each farm, listener, trunk, service or backend that was added or removed and for each setting that changed.
+/// One line for each guardian, farm, listener, trunk, service or backend that was added or removed and for each setting that changed.
 /// Empty: both mean the same.
 pub fn difference(old: &Checked, new: &Checked) -> Vec<String> {
     let mut lines = Vec::new();
@@ -19,6 +21,7 @@ pub fn difference(old: &Checked, new: &Checked) -> Vec<String> {
     changed("limits", &limits(old), &limits(new), &mut lines);
     changed("dns", &dns(old), &dns(new), &mut lines);
     changed("log", &log(old), &log(new), &mut lines);
+    items("", "guardian", &guardians(old), &guardians(new), &mut lines);
     for farm in &old.settings.farms {
         if named(&new.settings.farms, &farm.name).is_none() {
             lines.push(format!("farm {} removed", farm.name));
@@ -40,22 +43,24 @@ fn named<'f>(farms: &'f [Farm], name: &str) -> Option<&'f Farm> {
 fn farms(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
     let prefix = format!("farm {}", new.name);
     changed(&prefix, &farm_facts(old), &farm_facts(new), lines);
-    items(&prefix, "listener", &listeners(old), &listeners(new), lines);
-    items(&prefix, "trunk", &trunks(old), &trunks(new), lines);
-    items(&prefix, "service", &services(old), &services(new), lines);
-    items(&prefix, "backend", &backends(old), &backends(new), lines);
+    let within = format!("{prefix}: ");
+    items(&within, "listener", &listeners(old), &listeners(new), lines);
+    items(&within, "trunk", &trunks(old), &trunks(new), lines);
+    items(&within, "service", &services(old), &services(new), lines);
+    items(&within, "backend", &backends(old), &backends(new), lines);
 }
 
-fn items(prefix: &str, kind: &str, old: &[Item], new: &[Item], lines: &mut Vec<String>) {
+/// `within`: what each line begins with.
+fn items(within: &str, kind: &str, old: &[Item], new: &[Item], lines: &mut Vec<String>) {
     for (name, _) in old {
         if !new.iter().any(|(other, _)| other == name) {
-            lines.push(format!("{prefix}: {kind} {name} removed"));
+            lines.push(format!("{within}{kind} {name} removed"));
         }
     }
     for (name, facts) in new {
         match old.iter().find(|(other, _)| other == name) {
-            None => lines.push(format!("{prefix}: {kind} {name} added")),
-            Some((_, before)) => changed(&format!("{prefix}: {kind} {name}"), before, facts, lines),
+            None => lines.push(format!("{within}{kind} {name} added")),
+            Some((_, before)) => changed(&format!("{within}{kind} {name}"), before, facts, lines),
         }
     }
 }
@@ -116,6 +121,77 @@ fn log(checked: &Checked) -> Facts {
     vec![("level", checked.log.level.name().to_owned()), ("format", checked.log.format.name().to_owned())]
 }
 
+/// The one that nobody wrote is not told: services say that they have it.
+fn guardians(checked: &Checked) -> Vec<Item> {
+    let usual = engine::Guardian::options();
+    let written = checked.guardians.iter().filter(|guardian| *guardian.decides != usual);
+    written.map(|guardian| (guardian.decides.name.to_string(), guardian_facts(guardian))).collect()
+}
+
+fn guardian_facts(guardian: &Guardian) -> Facts {
+    let decides = &guardian.decides;
+    let accepted: Vec<String> =
+        decides.options.iter().flat_map(|accept| &accept.0).copied().map(answer_class).collect();
+    let call = match &guardian.check {
+        Check::Call(call) => Some(call),
+        _ => None,
+    };
+    let account = match &guardian.check {
+        Check::Register(account) => Some(account),
+        _ => call.map(|call| &call.account),
+    };
+    let command = match &guardian.check {
+        Check::Exec { command } => command.clone(),
+        _ => String::new(),
+    };
+    let mut facts = vec![
+        ("check", guardian.check.name().to_owned()),
+        ("interval", write_duration(decides.interval)),
+        ("timeout", write_duration(decides.timeout)),
+        ("rise", decides.rise.to_string()),
+        ("fall", decides.fall.to_string()),
+        ("accept", accepted.join(", ")),
+        ("effect", lower(&decides.effect)),
+        ("cut", decides.cut.to_string()),
+        ("command", command),
+    ];
+    facts.extend(account_facts(account));
+    facts.extend(call_facts(call));
+    facts
+}
+
+fn account_facts(account: Option<&Account>) -> Facts {
+    let of = |text: &dyn Fn(&Account) -> String| account.map(text).unwrap_or_default();
+    vec![
+        ("from", of(&|account| account.user.clone())),
+        ("username", of(&|account| account.username.clone())),
+        ("password_file", of(&|account| account.password.as_deref().map(path).unwrap_or_default())),
+        ("transport", of(&|account| account.transport.map_or("", |transport| transport.name()).to_owned())),
+    ]
+}
+
+fn call_facts(call: Option<&Call>) -> Facts {
+    let of = |text: &dyn Fn(&Call) -> String| call.map(text).unwrap_or_default();
+    vec![
+        ("to", of(&|call| call.to.clone())),
+        ("register", of(&|call| call.register.to_string())),
+        ("send", of(&|call| call.send.iter().map(|file| path(file)).collect::<Vec<_>>().join(", "))),
+        ("expect_audio", of(&|call| call.expect_audio.to_string())),
+        ("min_mos", of(&|call| call.min_mos.to_string())),
+    ]
+}
+
+fn answer_class(class: AnswerClass) -> String {
+    match class {
+        AnswerClass::Status(status) => status.to_string(),
+        AnswerClass::Class(class) => format!("{class}xx"),
+    }
+}
+
+fn path(file: &Path) -> String {
+    file.display().to_string()
+}
+
 fn farm_facts(farm: &Farm) -> Facts {
     let order = farm.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>();
     vec![
@@ -128,6 +204,7 @@ fn farm_facts(farm: &Farm) -> Facts {
         ("transactions", if farm.stateless { "stateless".to_owned() } else { "stateful".to_owned() }),
         ("symmetric", lower(&farm.symmetric)),
         ("keepalive", farm.keepalive.map_or_else(|| "off".to_owned(), write_duration)),
+        ("max_expires", farm.max_expires.map_or_else(|| "off".to_owned(), write_duration)),
         ("origin_header", farm.origin_header.clone().unwrap_or_default()),
         ("source_header", farm.source_header.clone().unwrap_or_default()),
         ("max_call_time", write_duration(farm.max_call_time)),
@@ -172,6 +249,7 @@ fn service_facts(farm: &Farm, service: &Service) -> Facts {
     let backends =
         service.backends.iter().filter_map(|index| farm.backends.get(*index)).map(|backend| backend.name.as_str());
     let egress = service.egress.iter().map(|to| egress(farm, to)).collect::<Vec<_>>();
+    let guardians = service.guardians.iter().map(|guardian| &*guardian.name).collect::<Vec<_>>();
     vec![
         ("match", rule(&service.rule)),
         ("algorithm", service.algorithm.name().to_owned()),
@@ -180,7 +258,8 @@ fn service_facts(farm: &Farm, service: &Service) -> Facts {
         ("callee_affinity", service.callee_affinity.to_string()),
         ("request_uri", if service.request_uri_backend { "backend".to_owned() } else { "keep".to_owned() }),
         ("failover", failover(&service.failover)),
-        ("guardians", ping(&service.ping)),
+        ("guardians", guardians.join(", ")),
+        ("passive", service.passive.to_string()),
         ("fallback", fallback(farm, &service.fallback)),
         ("egress", egress.join(", ")),
         ("backends", backends.collect::<Vec<_>>().join(", ")),
@@ -224,10 +303,6 @@ fn failover(failover: &Failover) -> String {
         list(&failover.codes),
         failover.attempts
     )
-}
-
-fn ping(ping: &Ping) -> String {
-    ping.interval.map(|interval| format!("options every {}", write_duration(interval))).unwrap_or_default()
 }
 
 fn fallback(farm: &Farm, fallback: &Fallback) -> String {
@@ -433,6 +508,54 @@ mod tests {
                 "farm pbx: backend a: address a.example (127.0.0.21:5060) -> a.example (127.0.0.22:5060)",
                 "farm pbx: backend b@127.0.0.32:5060 added",
             ]
+        );
+    }
+
+    #[test]
+    fn guardians_are_named_with_what_changed_of_them() {
+        let with = |listed: &str, guardians: &str| {
+            checked(&format!(
+                "{OLD}[[farm.service]]\nname = \"default\"\nguardians = [{listed}]\npassive = false\n{guardians}"
+            ))
+        };
+        let ping = "[[guardian]]\nname = \"ping\"\ncheck = \"options\"\naccept = [\"2xx\", \"404\"]\n";
+        let before = with("\"ping\"", ping);
+        assert_eq!(
+            difference(&checked(OLD), &before),
+            [
+                "guardian ping added",
+                "farm pbx: service default: guardians options -> ping",
+                "farm pbx: service default: passive true -> false",
+            ]
+        );
+        let real = "[[guardian]]\nname = \"ping\"\ncheck = \"call\"\ntimeout = \"9s\"\nfrom = \"sip:a@HOST\"\nto = \"sip:b@HOST\"\n\
+            send = [\"x.wav\"]\npassword_file = \"/etc/p\"\ntransport = \"tcp\"\nmin_mos = 3.5\n\
+            [[guardian]]\nname = \"own\"\ncheck = \"exec\"\ncommand = \"check_tcp -H HOST\"\n";
+        let after = with("\"ping\", \"own\"", real);
+        assert_eq!(
+            difference(&before, &after),
+            [
+                "guardian ping: check options -> call",
+                "guardian ping: timeout 2s -> 9s",
+                "guardian ping: accept 2xx, 404 -> none",
+                "guardian ping: from none -> sip:a@HOST",
+                "guardian ping: password_file none -> /etc/p",
+                "guardian ping: transport none -> tcp",
+                "guardian ping: to none -> sip:b@HOST",
+                "guardian ping: register none -> true",
+                "guardian ping: send none -> x.wav",
+                "guardian ping: expect_audio none -> false",
+                "guardian ping: min_mos none -> 3.5",
+                "guardian own added",
+                "farm pbx: service default: guardians ping -> ping, own",
+            ]
+        );
+        let command = with("\"ping\", \"own\"", &real.replace("check_tcp", "check_ping"));
+        assert_eq!(difference(&after, &command), ["guardian own: command check_tcp -H HOST -> check_ping -H HOST"]);
+        let none = with("", "");
+        assert_eq!(
+            difference(&after, &none),
+            ["guardian ping removed", "guardian own removed", "farm pbx: service default: guardians ping, own -> none"]
         );
     }
 

@@ -37,6 +37,8 @@ pub(crate) enum Written {
     Text(String),
     /// `None`: more than 64 bits.
     Integer(Option<i64>),
+    /// A number with a fraction or an exponent, as it stands there.
+    Fraction(String),
     Boolean(bool),
     List(Vec<Node>),
     Table(Table),
@@ -51,6 +53,7 @@ impl Written {
             Self::Text(text) => format!("\"{}\"", text.escape_debug()),
             Self::Integer(Some(number)) => number.to_string(),
             Self::Integer(None) => "a number of more than 64 bits".to_owned(),
+            Self::Fraction(text) => text.clone(),
             Self::Boolean(value) => value.to_string(),
             Self::List(_) => "a list".to_owned(),
             Self::Table(_) => "a table".to_owned(),
@@ -99,7 +102,7 @@ fn node(parsed: &Spanned<DeValue<'_>>) -> Node {
         DeValue::Boolean(value) => Written::Boolean(*value),
         DeValue::Array(items) => Written::List(items.iter().map(node).collect()),
         DeValue::Table(entries) => Written::Table(table(entries, span.clone())),
-        DeValue::Float(_) => Written::Other("a number with a fraction"),
+        DeValue::Float(number) => Written::Fraction(number.as_str().to_owned()),
         DeValue::Datetime(_) => Written::Other("a date"),
     };
     Node { span, value }

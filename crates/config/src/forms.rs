@@ -3,7 +3,8 @@
 use crate::nearest;
 use crate::registry::Form;
 use crate::section::{AdvertiseAs, EgressTo, FallbackTo, HostAt, PeerAt, Value, WayTo};
-use engine::{Persistence, Transport, Verify};
+use crate::tokens::with_tokens;
+use engine::{AnswerClass, Persistence, Transport, Verify};
 use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -54,6 +55,9 @@ pub(crate) fn read(form: Form, text: &str) -> Result<Value, Wrong> {
         Form::Egress => egress(text),
         Form::Origin => origin(text).map(Value::Text),
         Form::Verify => verify(text).map(Value::Verify),
+        Form::Answer => answer(text).map(Value::Answer),
+        Form::SipUser => sip_user(text),
+        Form::Command => command(text),
     }
 }
 
@@ -456,6 +460,63 @@ fn verify(text: &str) -> Result<Verify, Wrong> {
     path(text).map(|_| Verify::File(text.to_owned()))
 }
 
+/// A final status, or all of one class (RFC 3261 §7.2).
+fn answer(text: &str) -> Result<AnswerClass, Wrong> {
+    let known = match text.split_at_checked(1) {
+        Some((class, "xx")) => {
+            class.parse::<u16>().ok().filter(|class| (2..=6).contains(class)).map(AnswerClass::Class)
+        }
+        _ => number_of(text).filter(|status| (200..=699).contains(status)).map(AnswerClass::Status),
+    };
+    known.ok_or_else(|| {
+        let lower = text.to_ascii_lowercase();
+        let hint = if lower != text && answer(&lower).is_ok() {
+            format!("did you mean \"{lower}\"?")
+        } else {
+            "such as \"2xx\", \"404\" or \"486\"".to_owned()
+        };
+        let message = format!("\"{}\" is neither a final status nor a class of them", text.escape_debug());
+        Wrong::with_hint(message, hint)
+    })
+}
+
+/// Digits alone: the library takes a sign too.
+fn number_of(text: &str) -> Option<u16> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// A SIP URI with a user (RFC 3261 §19.1), in which the tokens of a guardian may stand.
+fn sip_user(text: &str) -> Result<Value, Wrong> {
+    let wrong = || {
+        Wrong::with_hint(
+            format!("\"{}\" is not the SIP address of a user", text.escape_debug()),
+            "such as \"sip:clyde@HOST\", \"sip:clyde@HOST:PORT\" or \"sip:clyde@example.com\"",
+        )
+    };
+    let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;
+    let (user, place) = rest.split_once('@').ok_or_else(wrong)?;
+    if user.contains(':') {
+        return Err(Wrong::with_hint(
+            "a password does not belong into an address",
+            "write its file into `password_file`",
+        ));
+    }
+    let host = place.split([';', '?']).next().unwrap_or(place);
+    let is_plain = rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"".contains(&byte));
+    let is_sip = scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips");
+    let is_host = advertise(&with_tokens(host, "192.0.2.1", 5060, "name")).is_ok();
+    if is_sip && is_plain && is_host && !user.is_empty() { Ok(Value::Text(text.to_owned())) } else { Err(wrong()) }
+}
+
+/// What it means is the shell's business; that nothing stands there is not.
+fn command(text: &str) -> Result<Value, Wrong> {
+    if text.trim().is_empty() || text.contains('\0') {
+        Err(Wrong::new("this is not a command"))
+    } else {
+        Ok(Value::Text(text.to_owned()))
+    }
+}
+
 /// 32 octets as 64 hexadecimal digits.
 fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
@@ -696,6 +757,62 @@ mod tests {
         let shown = format!("sha256:{}", ["00:FF"; 16].join(":"));
         let Err(Wrong::Invalid { hint, .. }) = verify(&shown) else { panic!("it is written with colons") };
         assert_eq!(hint, Some(format!("did you mean \"sha256:{}\"?", digits.to_uppercase())));
+    }
+
+    #[test]
+    fn answers_are_final() {
+        for (written, meant) in [
+            ("2xx", AnswerClass::Class(2)),
+            ("6xx", AnswerClass::Class(6)),
+            ("200", AnswerClass::Status(200)),
+            ("699", AnswerClass::Status(699)),
+        ] {
+            assert_eq!(answer(written), Ok(meant), "{written}");
+        }
+        for wrong in ["", "1xx", "7xx", "xx", "22xx", "199", "700", "+404", "180", "any", "éxx"] {
+            assert!(matches!(answer(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
+        }
+        let Err(Wrong::Invalid { hint, .. }) = answer("2XX") else { panic!("the letters are small") };
+        assert_eq!(hint.as_deref(), Some("did you mean \"2xx\"?"));
+    }
+
+    #[test]
+    fn users_have_sip_addresses() {
+        for right in [
+            "sip:clyde@HOST",
+            "sip:clyde@HOST:PORT",
+            "sips:clyde@example.com",
+            "sip:clyde@NAME",
+            "sip:+4930123@192.0.2.1:5070;user=phone",
+            "SIP:clyde@[2001:db8::1]",
+        ] {
+            assert!(sip_user(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "",
+            "clyde",
+            "clyde@HOST",
+            "sip:HOST",
+            "sip:@HOST",
+            "sip:clyde@",
+            "sip:cly de@HOST",
+            "<sip:clyde@HOST>",
+            "tel:+4930123",
+            "sip:clyde:secret@HOST",
+            "sip:clyde@HOST:0",
+            "sip:clyde@a_b:c",
+            "sip:clyde@HOST;x=\"y\"",
+        ] {
+            assert!(matches!(sip_user(wrong), Err(Wrong::Invalid { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_something() {
+        assert!(command("check_sip -T 9 sip:clyde@HOST").is_ok());
+        assert!(command("").is_err());
+        assert!(command(" \t").is_err());
+        assert!(command("a\0b").is_err());
     }
 
     #[test]

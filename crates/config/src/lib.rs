@@ -16,6 +16,7 @@ mod diagnostic;
 mod difference;
 mod document;
 mod forms;
+mod guardian;
 mod names;
 mod nearest;
 mod read;
@@ -24,12 +25,15 @@ mod registry;
 mod report;
 mod schema;
 mod section;
+mod tokens;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use difference::difference;
+pub use guardian::{Account, Call, Check, Guardian};
 pub use names::{leads_alike, moves};
 pub use reference::reference;
 pub use schema::schema;
+pub use tokens::with_tokens;
 
 use check::known::Known;
 use engine::{Answers, Target};
@@ -44,6 +48,8 @@ use std::time::Duration;
 pub struct Checked {
     /// What the engine runs on.
     pub settings: engine::Settings,
+    /// In file order; last the check by OPTIONS, where a service has it and the file does not write it.
+    pub guardians: Vec<Guardian>,
     pub unit: UnitSettings,
     pub dns: Dns,
     pub log: Log,
@@ -181,7 +187,8 @@ mod tests {
         assert_eq!(service.algorithm.name(), "weight");
         assert_eq!(service.backends, [0, 1]);
         assert_eq!(service.failover, engine::Failover::default());
-        assert_eq!(service.ping, engine::Ping::default());
+        assert_eq!(service.guardians, [std::sync::Arc::new(engine::Guardian::options())]);
+        assert!(service.passive);
         assert_eq!(service.persistence, engine::Persistence::User);
         assert_eq!(service.fallback, engine::Fallback::Status(503));
         let backend = farm.backends.get(1).expect("two backends are written");

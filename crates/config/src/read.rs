@@ -52,12 +52,8 @@ impl Reader<'_, '_> {
 
     fn entry(&mut self, setting: &'static Setting, entry: &Entry, section: &mut Section) {
         section.mark_written(setting.name);
-        match setting.available {
-            Available::Later(comes_with) => return self.later(entry, comes_with),
-            Available::EmptyList(comes_with) if !is_empty_list(&entry.node) => {
-                return self.later(entry, comes_with);
-            }
-            Available::Now | Available::EmptyList(_) => {}
+        if let Available::Later(comes_with) = setting.available {
+            return self.later(entry, comes_with);
         }
         match self.value(setting, &entry.node) {
             Ok(value) => section.insert(setting.name, Located { span: self.place(&entry.node.span), value }),
@@ -258,10 +254,6 @@ fn home(key: &str) -> Option<(&'static str, &'static Setting)> {
     })
 }
 
-fn is_empty_list(node: &Node) -> bool {
-    matches!(&node.value, Written::List(items) if items.is_empty())
-}
-
 /// A listener that was written as a text has nothing of its own to advertise.
 fn plain_listener(value: Value) -> Value {
     match value {
@@ -276,6 +268,9 @@ fn leaf(kind: Kind, what: &str, written: &Written) -> Result<Value, Wrong> {
         (Kind::Choice(choices), Written::Text(text)) => return choice(choices, what, text),
         (Kind::Integer { min, max }, Written::Integer(Some(number))) => {
             u64::try_from(*number).ok().filter(|number| (min..=max).contains(number)).map(Value::Integer)
+        }
+        (Kind::Number { min, max }, Written::Integer(_) | Written::Fraction(_)) => {
+            written.described().parse::<f64>().ok().filter(|number| (min..=max).contains(number)).map(Value::Number)
         }
         (Kind::Boolean, Written::Boolean(value)) => Some(Value::Boolean(*value)),
         (Kind::Duration { off: true, .. }, Written::Text(text)) if text == "off" => Some(Value::Duration(None)),
@@ -316,6 +311,10 @@ fn hint(kind: Kind, written: &Written) -> Option<String> {
         (Kind::Integer { .. }, Written::Text(text)) if text.parse::<u32>().is_ok() => {
             Some("numbers stand without quotes".to_owned())
         }
+        (Kind::Number { .. }, Written::Text(text)) if text.parse::<f64>().is_ok() => {
+            Some("numbers stand without quotes".to_owned())
+        }
+        (Kind::Text(Form::Answer), Written::Integer(Some(number))) => Some(format!("write it in quotes: \"{number}\"")),
         (Kind::Boolean, Written::Text(text)) if text == "true" || text == "false" => {
             Some(format!("write it without quotes: {text}"))
         }
@@ -380,14 +379,29 @@ mod tests {
     }
 
     #[test]
-    fn no_guardians_are_allowed_and_some_are_not() {
-        let farm = |guardians: &str| {
-            format!(
-                "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.service]]\nname = \"s\"\nguardians = {guardians}\n"
-            )
+    fn numbers_may_have_a_fraction_where_they_are_no_counts() {
+        let guardian = |line: &str| format!("[[guardian]]\nname = \"a\"\ncheck = \"call\"\n{line}\n");
+        for right in ["min_mos = 3.5", "min_mos = 3", "min_mos = 0", "min_mos = 4.4", "min_mos = 35e-1"] {
+            assert!(errors(&guardian(right)).is_empty(), "{right}");
+        }
+        let told = |line: &str| errors(&guardian(line)).into_iter().map(|(_, message, hint)| (message, hint)).next();
+        let wrong = |shown: &str, hint: Option<&str>| {
+            Some((format!("`min_mos` must be a number from 0 to 4.4, not {shown}"), hint.map(str::to_owned)))
         };
-        assert!(errors(&farm("[]")).is_empty());
-        assert_eq!(errors(&farm("[\"ping\"]")).len(), 1);
+        assert_eq!(told("min_mos = 4.41"), wrong("4.41", None));
+        assert_eq!(told("min_mos = -0.1"), wrong("-0.1", None));
+        assert_eq!(told("min_mos = nan"), wrong("nan", None));
+        assert_eq!(told("min_mos = 99999999999999999999"), wrong("a number of more than 64 bits", None));
+        assert_eq!(told("min_mos = \"3.5\""), wrong("\"3.5\"", Some("numbers stand without quotes")));
+        let whole = "`rise` must be a whole number from 1 to 100, not 2.5".to_owned();
+        assert_eq!(told("rise = 2.5"), Some((whole, None)));
+    }
+
+    #[test]
+    fn answers_are_written_in_quotes() {
+        let found = errors("[[guardian]]\nname = \"a\"\ncheck = \"options\"\naccept = [\"2xx\", 404]\n");
+        let hints: Vec<(usize, Option<&str>)> = found.iter().map(|(line, _, hint)| (*line, hint.as_deref())).collect();
+        assert_eq!(hints, [(4, Some("write it in quotes: \"404\""))]);
     }
 
     #[test]

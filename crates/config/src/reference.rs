@@ -26,12 +26,12 @@ fn describe(section: &Section) -> String {
 }
 
 fn row(setting: &Setting) -> String {
-    let (takes, default) = match (setting.available, setting.presence) {
-        (Available::EmptyList(_), _) => ("an empty list".to_owned(), String::new()),
-        (_, Presence::Required) => (setting.kind.expected(), "(required)".to_owned()),
-        (_, Presence::Default(default)) => (setting.kind.expected(), format!("`{default}`")),
-        (_, Presence::Optional) => (setting.kind.expected(), String::new()),
+    let default = match setting.presence {
+        Presence::Required => "(required)".to_owned(),
+        Presence::Default(default) => format!("`{default}`"),
+        Presence::Optional => String::new(),
     };
+    let takes = setting.kind.expected();
     format!("| `{}` | {} | {} | {} |", setting.name, cell(&takes), cell(&default), cell(setting.doc))
 }
 
@@ -56,7 +56,7 @@ fn refused() -> String {
             .to_owned();
     for section in std::iter::once(&registry::ROOT).chain(registry::ALL.iter().copied()) {
         for setting in section.settings {
-            if let Available::Later(comes_with) | Available::EmptyList(comes_with) = setting.available {
+            if let Available::Later(comes_with) = setting.available {
                 let _ = writeln!(text, "| {} | `{}` | {comes_with} |", section.header, setting.name);
             }
             if let registry::Kind::Choice(choices) = setting.kind {

@@ -28,10 +28,7 @@ fn section(section: &Section) -> Value {
 }
 
 fn property(setting: &Setting) -> Value {
-    let mut value = match setting.available {
-        Available::EmptyList(_) => json!({ "type": "array", "maxItems": 0 }),
-        Available::Now | Available::Later(_) => kind(setting.kind),
-    };
+    let mut value = kind(setting.kind);
     if let Some(object) = value.as_object_mut() {
         object.insert("description".to_owned(), json!(setting.doc));
         if let Presence::Default(default) = setting.presence
@@ -48,6 +45,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Text(form) => text(form),
         Kind::Texts(form) => json!({ "type": "array", "items": text(form) }),
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Kind::Number { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
         Kind::Integers { min, max } => {
             json!({ "type": "array", "items": { "type": "integer", "minimum": min, "maximum": max } })
         }
@@ -112,6 +110,11 @@ mod tests {
         assert_eq!(backend.pointer("/properties/ports/properties/tls/default"), Some(&json!(5061)));
         assert_eq!(parsed.pointer("/properties/unit/properties/drain/default"), Some(&json!("30s")));
         assert_eq!(parsed.pointer("/properties/farm/items/properties/profile/enum"), Some(&json!(["sip"])));
+        let guardian = parsed.pointer("/properties/guardian/items").expect("guardians are described");
+        assert_eq!(guardian.pointer("/required"), Some(&json!(["name", "check"])));
+        assert_eq!(guardian.pointer("/properties/min_mos/type"), Some(&json!("number")));
+        assert_eq!(guardian.pointer("/properties/min_mos/maximum"), Some(&json!(4.4)));
+        assert_eq!(guardian.pointer("/properties/effect/enum"), Some(&json!(["down", "warn"])));
     }
 
     #[test]

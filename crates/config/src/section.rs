@@ -2,7 +2,7 @@
 
 use crate::report::Span;
 use engine::policy::Policy;
-use engine::{Persistence, Target, Transport, Verify};
+use engine::{AnswerClass, Persistence, Target, Transport, Verify};
 use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::fmt;
@@ -29,7 +29,9 @@ pub(crate) struct Located {
 pub(crate) enum Value {
     Text(String),
     Integer(u64),
+    Number(f64),
     Boolean(bool),
+    Answer(AnswerClass),
     /// `None`: "off".
     Duration(Option<Duration>),
     Algorithm(&'static dyn Policy),
@@ -234,11 +236,23 @@ impl Section {
         usize::try_from(self.integer(key)).unwrap_or(usize::MAX)
     }
 
-    pub(crate) fn boolean(&self, key: &str) -> bool {
+    pub(crate) fn number(&self, key: &str) -> f64 {
         match self.value(key) {
-            Some(Value::Boolean(value)) => *value,
+            Some(Value::Number(number)) => *number,
             _ => mistyped(key),
         }
+    }
+
+    /// A yes or no without a default.
+    pub(crate) fn optional_boolean(&self, key: &str) -> Option<bool> {
+        match self.value(key) {
+            Some(Value::Boolean(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn boolean(&self, key: &str) -> bool {
+        self.optional_boolean(key).unwrap_or_else(|| mistyped(key))
     }
 
     /// `None`: "off", which only some settings allow.
@@ -336,6 +350,14 @@ impl Section {
             Value::Text(text) => Some((text.as_str(), &item.span)),
             _ => None,
         })
+    }
+
+    pub(crate) fn answers(&self, key: &str) -> Vec<AnswerClass> {
+        let answers = self.list(key).iter().filter_map(|item| match item.value {
+            Value::Answer(answer) => Some(answer),
+            _ => None,
+        });
+        answers.collect()
     }
 
     pub(crate) fn addresses(&self, key: &str) -> Vec<SocketAddr> {

@@ -72,7 +72,7 @@ impl Part {
     fn of(line: &str) -> Self {
         if line.contains("kernel farm") {
             Self::KernelFarm
-        } else if ["(D)", "(E)", "(G)", "(next)"].iter().any(|mark| line.contains(mark)) {
+        } else if ["(E)", "(G)", "(next)"].iter().any(|mark| line.contains(mark)) {
             Self::Later
         } else {
             Self::Now
@@ -80,10 +80,10 @@ impl Part {
     }
 }
 
-/// Whether the comment begins with the mark of a later version: "D: …", "E * …", "next: …". What "C" marks is here.
+/// Whether the comment begins with the mark of a later version: "E * …", "next: …". What "C" and "D" mark is here.
 fn comes_later(comment: &str) -> bool {
     let word = comment.split([' ', ':', ';']).next().unwrap_or_default();
-    ["D", "E", "G", "next"].contains(&word)
+    ["E", "G", "next"].contains(&word)
 }
 
 fn key_and_value(line: &str) -> Option<(&str, &str)> {

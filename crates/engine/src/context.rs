@@ -425,7 +425,7 @@ mod tests {
         let key = DialogKey { call: 1, backend: BackendId(1), from_peer: true, from_tag: 2 };
         let peer = flow(VIP, "10.1.0.8:5060");
         let (since, ends) = (at(0), at(60_000));
-        let dialog = Dialog { key, to_tag: 3, peer, binding: 0, since, ends, ticket: None, logged: false };
+        let dialog = Dialog { key, to_tag: 3, peer, binding: 0, since, ends, ticket: None, sides: None, logged: false };
         directory.begin_dialog(dialog, 9).expect("room");
         for (binding, to_tag, found) in [
             (77, Some(3), Some("10.1.0.7:5060")),

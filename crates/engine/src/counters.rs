@@ -27,6 +27,8 @@ pub enum Counter {
     Failovers,
     /// Requests that went on by another flow of their phone (RFC 5626 §7).
     NextFlows,
+    /// REGISTERs that their backend never saw (`max_expires`).
+    RefreshesAnswered,
     TimedOut,
     Unreachable,
     TransactionLimit,
@@ -47,11 +49,19 @@ pub enum Counter {
     CallsEnded,
     Pings,
     PingFailures,
+    /// Backends not set aside because half of their pool was already.
+    PassiveSpared,
+    /// BYEs of our own for the calls of a backend that was cut.
+    Farewells,
+    /// Those of them that are not repeated, or were not sent, because too many were under way or waited.
+    FarewellLimit,
+    /// Calls that a cut could only forget: their headers are too long to be kept.
+    SidesTooLong,
 }
 
 impl Counter {
     /// All counters with their metric names, in display order.
-    pub const ALL: [(Self, &'static str); 31] = [
+    pub const ALL: [(Self, &'static str); 36] = [
         (Self::Requests, "requests"),
         (Self::Responses, "responses"),
         (Self::RequestsForwarded, "requests_forwarded"),
@@ -68,6 +78,7 @@ impl Counter {
         (Self::NoBackend, "no_backend"),
         (Self::Failovers, "failovers"),
         (Self::NextFlows, "next_flows"),
+        (Self::RefreshesAnswered, "refreshes_answered"),
         (Self::TimedOut, "timed_out"),
         (Self::Unreachable, "unreachable"),
         (Self::TransactionLimit, "transaction_limit"),
@@ -83,6 +94,10 @@ impl Counter {
         (Self::CallsEnded, "calls_ended"),
         (Self::Pings, "pings"),
         (Self::PingFailures, "ping_failures"),
+        (Self::PassiveSpared, "passive_spared"),
+        (Self::Farewells, "farewells"),
+        (Self::FarewellLimit, "farewell_limit"),
+        (Self::SidesTooLong, "sides_too_long"),
     ];
 }
 

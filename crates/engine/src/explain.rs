@@ -66,6 +66,9 @@ fn explain_into(shared: &Shared, now: Instant, flow: Flow, bytes: &[u8], steps: 
     steps.push(format!("farm {}, sender: {}", farm.settings.name, String::from_utf8_lossy(&told)));
     let arrival = Arrival { message: &checked, flow, farm, listener, origin, uri };
     let mut decider = Decider { shared, running: &running, now, random: 0, trace: Listening(steps) };
+    if let Some(refreshing) = decider.refresh(&arrival) {
+        return refreshing.to_string();
+    }
     match decider.decide(&arrival) {
         Decision::Alive => "answered 200: a backend is up".into(),
         Decision::Refuse(refusal) => format!("refused: {refusal}"),

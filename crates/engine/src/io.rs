@@ -3,6 +3,7 @@
 use crate::id::{BackendId, FarmId, ListenerId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One path to a peer (RFC 5626): the listener it uses, our address on it, the peer's address and, of a stream, the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -93,6 +94,23 @@ pub enum Event {
         backend: BackendId,
         cause: DownCause,
     },
+    /// A backend was cut: by a guardian that says so, told of with [`Event::BackendDown`], or by the administrator. So many of its
+    /// calls were forgotten, and are being ended by BYE where they began in this process. Connections to it are to be closed.
+    BackendCut {
+        backend: BackendId,
+        calls: u64,
+    },
+    /// A guardian that only warns found it down: it stays in use.
+    BackendWarned {
+        backend: BackendId,
+        guardian: Arc<str>,
+        reason: Arc<str>,
+    },
+    /// The same guardian is content again.
+    WarningOver {
+        backend: BackendId,
+        guardian: Arc<str>,
+    },
     /// A backend refused a call that `callee_affinity` sent to it for the sake of its registration: perhaps its users differ from
     /// the other backends', and the setting should be false.
     AffinityRefused {
@@ -105,24 +123,39 @@ pub enum Event {
     },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum UpCause {
-    /// `rise` pings in a row were answered.
-    Pinged,
+    /// The check of this guardian, the last that held it down, was good `rise` times in a row.
+    Check(Arc<str>),
     /// A backend set aside by passive detection answered again.
     Answered,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DownCause {
-    /// `fall` pings in a row stayed without an acceptable answer.
-    Unanswered,
-    /// A ping was answered with this status.
-    Refused(u16),
+    /// The check of this guardian failed `fall` times in a row, the last time for this reason.
+    Check { guardian: Arc<str>, reason: Arc<str> },
     /// The kernel reported the address unreachable.
     Unreachable,
     /// Requests in a row timed out.
     TimedOut,
+    /// So many of a hundred final answers were 5xx.
+    Failing { per_cent: u8 },
+    /// So long is the typical time to its first answer, and so long the median of its pool.
+    Slow { ms: u64, median_ms: u64 },
+}
+
+/// What a check of a backend came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CheckOutcome {
+    Good {
+        /// How long the answer took.
+        took: Duration,
+    },
+    Failed {
+        /// In words, for the operator.
+        reason: Arc<str>,
+    },
 }
 
 #[cfg(test)]

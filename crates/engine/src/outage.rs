@@ -15,6 +15,17 @@ pub(crate) struct Outage {
     pub(crate) backend: BackendId,
     /// What began later has nothing to do with it, however late a shard hears of it.
     pub(crate) at: Instant,
+    /// Its calls end as well.
+    pub(crate) cut: bool,
+}
+
+/// A cut that some shards have not followed yet.
+#[derive(Debug)]
+struct Cut {
+    outage: Outage,
+    shards_left: usize,
+    /// Found by the others.
+    calls: u64,
 }
 
 /// The newest outages, numbered.
@@ -22,9 +33,36 @@ pub(crate) struct Outage {
 pub(crate) struct Outages {
     count: AtomicU64,
     newest: Mutex<VecDeque<Outage>>,
+    cuts: Mutex<VecDeque<Cut>>,
 }
 
 impl Outages {
+    /// A backend is cut; so many shards will say what they [`found`](Self::found).
+    pub(crate) fn record_cut(&self, backend: BackendId, at: Instant, shards: usize) {
+        let outage = Outage { backend, at, cut: true };
+        {
+            let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+            cuts.push_back(Cut { outage, shards_left: shards, calls: 0 });
+            if cuts.len() > KEPT {
+                cuts.pop_front();
+            }
+        }
+        self.record(outage);
+    }
+
+    /// One shard has followed this cut and has ended so many calls; gives the sum of all shards to the last one.
+    pub(crate) fn found(&self, outage: &Outage, calls: u64) -> Option<u64> {
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = cuts.iter().position(|cut| cut.outage == *outage)?;
+        let cut = cuts.get_mut(at)?;
+        cut.calls += calls;
+        cut.shards_left = cut.shards_left.saturating_sub(1);
+        if cut.shards_left > 0 {
+            return None;
+        }
+        cuts.remove(at).map(|cut| cut.calls)
+    }
+
     pub(crate) fn record(&self, outage: Outage) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.push_back(outage);
@@ -40,9 +78,16 @@ impl Outages {
     }
 
     /// Those after the first `seen`, as far as they are kept.
-    pub(crate) fn since(&self, seen: u64) -> Vec<Outage> {
+    pub(crate) fn since(&self, mut seen: u64) -> Vec<Outage> {
+        self.follow(&mut seen)
+    }
+
+    /// The same, and counts them as seen: each comes once, whoever records another one meanwhile.
+    pub(crate) fn follow(&self, seen: &mut u64) -> Vec<Outage> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = usize::try_from(self.count() - seen).unwrap_or(KEPT);
+        let count = self.count();
+        let fresh = usize::try_from(count - *seen).unwrap_or(KEPT);
+        *seen = count;
         let skipped = newest.len().saturating_sub(fresh);
         newest.iter().skip(skipped).copied().collect()
     }
@@ -53,7 +98,7 @@ mod tests {
     use super::*;
 
     fn of(id: u32) -> Outage {
-        Outage { backend: BackendId(id), at: Instant::from_micros(u64::from(id)) }
+        Outage { backend: BackendId(id), at: Instant::from_micros(u64::from(id)), cut: false }
     }
 
     #[test]
@@ -65,6 +110,23 @@ mod tests {
         outages.record(of(3));
         assert_eq!(outages.since(seen), [of(2), of(3)]);
         assert!(outages.since(outages.count()).is_empty());
+        let mut seen = seen;
+        assert_eq!([outages.follow(&mut seen).len(), outages.follow(&mut seen).len()], [2, 0]);
+        assert_eq!(seen, 3);
+    }
+
+    #[test]
+    fn the_last_shard_gets_the_sum_of_a_cut() {
+        let outages = Outages::default();
+        for id in [1, 2, 1] {
+            outages.record_cut(BackendId(id), Instant::from_micros(5), 3);
+        }
+        assert_eq!(outages.count(), 3);
+        let cut = |id: u32| Outage { backend: BackendId(id), at: Instant::from_micros(5), cut: true };
+        let found = [(1, 4), (2, 1), (1, 0), (1, 3), (2, 1), (2, 1), (2, 9), (1, 5), (1, 5), (1, 5), (1, 5)];
+        let told = found.map(|(id, calls)| outages.found(&cut(id), calls));
+        assert_eq!(told, [None, None, None, Some(7), None, Some(3), None, None, None, Some(15), None]);
+        assert_eq!(outages.found(&of(5), 1), None, "that was no cut");
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Reach {
     }
 
     /// Every address that is the backend's own.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let (address, ports) = (self.address, self.ports);
         let streams = [ports.tcp, ports.tls].map(|port| SocketAddr::new(address.ip(), port));
         std::iter::once(address).chain(streams.into_iter().filter(move |_| self.transport.is_none()))

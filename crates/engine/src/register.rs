@@ -7,8 +7,12 @@
 //! has: ID is made of the instance, and a flow that ends while others live on reaches the backend as a refresh. With
 //! `registrations = "path"` the registrar sees to the flows by itself, and each is a binding there.
 
+mod refresh;
+
+pub(crate) use refresh::{Candidate, Refreshing, longest_told};
+
 use crate::decide::{Arrival, registered_aor};
-use crate::directory::{Binding, Directory, Outbound};
+use crate::directory::{Asked, Binding, Directory, Outbound, Refresh};
 use crate::forward::scheme;
 use crate::id::BackendId;
 use crate::identity::Aor;
@@ -45,6 +49,10 @@ pub(crate) struct Registration {
     /// The phone itself sent it, speaks outbound and names the flow.
     outbound: bool,
     sticky_ttl: Duration,
+    /// The seconds that the phone is told at most.
+    longest: Option<u32>,
+    /// What a refresh of it will say again, if it may be answered by us.
+    asked: Option<Asked>,
 }
 
 /// One contact of the REGISTER.
@@ -75,6 +83,16 @@ pub(crate) struct Writing<'a> {
     pub(crate) sticky_ttl: Duration,
 }
 
+/// What learning from an answer needs to know besides the message.
+#[derive(Clone, Copy)]
+pub(crate) struct Learning<'a> {
+    pub(crate) now: Instant,
+    pub(crate) directory: &'a Directory,
+    pub(crate) limits: &'a Limits,
+    /// How many outages of backends there were so far.
+    pub(crate) outages: u64,
+}
+
 impl Registration {
     /// Reads a REGISTER and edits what the backend gets. `None`: nothing to remember of it.
     pub(crate) fn write(arrival: &Arrival<'_>, writing: &Writing<'_>, edits: &mut Edits) -> Option<Self> {
@@ -97,6 +115,8 @@ impl Registration {
             contacts: SmallVec::new(),
             outbound: speaks_outbound(arrival),
             sticky_ttl: writing.sticky_ttl,
+            longest: longest_told(arrival.farm.settings),
+            asked: Candidate::read(arrival, writing.secrets).map(|candidate| candidate.asked),
         };
         for contact in message.contacts() {
             match contact {
@@ -147,12 +167,11 @@ impl Registration {
     /// Learns from a 2xx what was bound, and edits the Contacts that the phone gets to see.
     pub(crate) fn answered(
         &self,
-        now: Instant,
+        learning: &Learning<'_>,
         response: &Message<'_>,
-        directory: &Directory,
-        limits: &Limits,
         edits: &mut Edits,
     ) -> Result<(), AtLimit> {
+        let Learning { now, directory, .. } = *learning;
         if self.all {
             directory.unbind_all(now, self.aor);
         }
@@ -160,33 +179,37 @@ impl Registration {
         let mut outcome = Ok(());
         let mut named = false;
         let header = response.expires();
+        refresh::shorten_header(self.longest, response, edits);
         let values: SmallVec<[Value<'_>; 4]> = response.values(Name::Contact).collect();
         let mut unknown: SmallVec<[Value<'_>; 4]> = SmallVec::new();
         for value in &values {
             let Ok(address) = sip::value::name_addr(value.bytes) else {
                 continue;
             };
-            match self.position(&address) {
-                Some(at) => {
-                    granted[at] = true;
-                    let offered = &self.contacts[at];
-                    let seconds =
-                        address.expires().or(header).or(offered.expires).or(self.expires).unwrap_or(DEFAULT_EXPIRES);
-                    if offered.leaves && seconds > 0 {
-                        if !self.leave(now, offered, &address, response, directory, edits) {
-                            unknown.push(*value);
-                        }
-                        continue;
-                    }
-                    match self.bind(now, offered, seconds, directory, limits) {
-                        Ok(()) => named |= offered.reg_id.is_some() && seconds > 0,
-                        Err(AtLimit) => outcome = Err(AtLimit),
-                    }
-                    offered.restore(value, &address, response, edits);
+            let Some(at) = self.position(&address) else {
+                if !restore_one(now, &address, response, directory, self.longest, edits) {
+                    unknown.push(*value);
                 }
-                None if !restore_one(now, &address, response, directory, edits) => unknown.push(*value),
-                None => {}
+                continue;
+            };
+            granted[at] = true;
+            let offered = &self.contacts[at];
+            let seconds = address.expires().or(header).or(offered.expires).or(self.expires).unwrap_or(DEFAULT_EXPIRES);
+            if offered.leaves && seconds > 0 {
+                if !self.leave(learning, offered, &address, response, edits) {
+                    unknown.push(*value);
+                }
+                continue;
             }
+            match self.bind(learning, offered, seconds) {
+                Ok(()) => {
+                    named |= offered.reg_id.is_some() && seconds > 0;
+                    self.await_refresh(learning, offered, seconds, &address, response);
+                }
+                Err(AtLimit) => outcome = Err(AtLimit),
+            }
+            let told = self.longest.filter(|longest| *longest < seconds);
+            offered.restore(value, &address, response, told, edits);
         }
         edits.remove_each(response, &unknown);
         for (offered, granted) in self.contacts.iter().zip(granted) {
@@ -204,13 +227,13 @@ impl Registration {
     /// A flow ended while others of its phone live on: the phone is told of the first of them. `false`: there is none any more.
     fn leave(
         &self,
-        now: Instant,
+        learning: &Learning<'_>,
         offered: &Offered,
         address: &NameAddr<'_>,
         response: &Message<'_>,
-        directory: &Directory,
         edits: &mut Edits,
     ) -> bool {
+        let Learning { now, directory, .. } = *learning;
         let left = offered.reg_id.and_then(|reg_id| directory.remove_flow(now, self.aor, offered.id, reg_id));
         let Some((reg_id, contact)) = left else {
             directory.unbind(now, self.aor, offered.id);
@@ -218,17 +241,12 @@ impl Registration {
         };
         edits.replace(response.span_of(address.uri_bytes), &contact);
         name_flow(reg_id, address, response, edits);
+        refresh::shorten(self.longest, address, response, edits);
         true
     }
 
-    fn bind(
-        &self,
-        now: Instant,
-        offered: &Offered,
-        seconds: u32,
-        directory: &Directory,
-        limits: &Limits,
-    ) -> Result<(), AtLimit> {
+    fn bind(&self, learning: &Learning<'_>, offered: &Offered, seconds: u32) -> Result<(), AtLimit> {
+        let Learning { now, directory, limits, .. } = *learning;
         if seconds == 0 {
             directory.unbind(now, self.aor, offered.id);
             return Ok(());
@@ -250,6 +268,25 @@ impl Registration {
         Ok(())
     }
 
+    /// Where the phone is told less than was granted, it comes back before its backend needs to hear of it: what it will say then
+    /// is remembered, unless this answer says something that ours could not.
+    fn await_refresh(
+        &self,
+        learning: &Learning<'_>,
+        offered: &Offered,
+        seconds: u32,
+        address: &NameAddr<'_>,
+        response: &Message<'_>,
+    ) {
+        let Some(longest) = self.longest else { return };
+        let Learning { now, directory, outages, .. } = *learning;
+        let granted = seconds.min(LONGEST_EXPIRES);
+        let lasts = granted > longest && !refresh::says_more(address, response);
+        let asked = self.asked.as_ref().filter(|asked| lasts && asked.id == offered.id);
+        let refresh = asked.map(|asked| Refresh::new(now, asked, self.backend, granted, outages));
+        directory.set_refresh(now, self.aor, offered.id, offered.reg_id, refresh);
+    }
+
     /// Which of this request's contacts a contact of the answer is.
     fn position(&self, address: &NameAddr<'_>) -> Option<usize> {
         match id_of(address) {
@@ -260,28 +297,46 @@ impl Registration {
 }
 
 /// Contacts in the answer to a REGISTER whose transaction is over: those that the directory knows come back, others are left out.
-pub(crate) fn restore_known(now: Instant, response: &Message<'_>, directory: &Directory, edits: &mut Edits) {
+/// `longest`: the seconds that the phone is told at most.
+pub(crate) fn restore_known(
+    now: Instant,
+    response: &Message<'_>,
+    directory: &Directory,
+    longest: Option<u32>,
+    edits: &mut Edits,
+) {
+    let is_success = response.status_line().is_some_and(|line| (200..300).contains(&line.code));
+    let longest = longest.filter(|_| is_success);
+    refresh::shorten_header(longest, response, edits);
     let unknown: SmallVec<[Value<'_>; 4]> = response
         .values(Name::Contact)
         .filter(|value| {
             sip::value::name_addr(value.bytes)
-                .is_ok_and(|address| !restore_one(now, &address, response, directory, edits))
+                .is_ok_and(|address| !restore_one(now, &address, response, directory, longest, edits))
         })
         .collect();
     edits.remove_each(response, &unknown);
 }
 
-/// Puts the phone's own URI back where a backend names it by our id; `false` if the id is unknown. What has no id stays as it is.
+/// Puts the phone's own URI back where a backend names it by our id; `false` if the id is unknown. What has no id stays as it is,
+/// but lasts no longer than phones are told.
 fn restore_one(
     now: Instant,
     address: &NameAddr<'_>,
     response: &Message<'_>,
     directory: &Directory,
+    longest: Option<u32>,
     edits: &mut Edits,
 ) -> bool {
-    let Some(id) = id_of(address) else { return true };
     let restore = |binding: &Binding| edits.replace(response.span_of(address.uri_bytes), &binding.contact);
-    directory.with_binding(now, id, restore).is_some()
+    let is_known = match id_of(address) {
+        Some(id) => directory.with_binding(now, id, restore).is_some(),
+        None => true,
+    };
+    if is_known {
+        refresh::shorten(longest, address, response, edits);
+    }
+    is_known
 }
 
 /// The directory has no room for another binding; the phone is registered at its box, but calls from other boxes miss it.
@@ -331,14 +386,30 @@ impl Offered {
     }
 
     /// Gives the phone its own contact back: the whole value if the registrar kept ours whole, else the URI within it.
-    fn restore(&self, value: &Value<'_>, address: &NameAddr<'_>, response: &Message<'_>, edits: &mut Edits) {
+    /// `told`: the seconds that it hears of instead of what was granted.
+    fn restore(
+        &self,
+        value: &Value<'_>,
+        address: &NameAddr<'_>,
+        response: &Message<'_>,
+        told: Option<u32>,
+        edits: &mut Edits,
+    ) {
         if *value.bytes == *self.written {
-            edits.replace(response.span_of(value.bytes), &self.value);
-        } else {
-            edits.replace(response.span_of(address.uri_bytes), &self.uri);
-            if let Some(reg_id) = self.reg_id {
-                name_flow(reg_id, address, response, edits);
+            let own = sip::value::name_addr(&self.value).ok();
+            let at = response.span_of(value.bytes);
+            match told.zip(own) {
+                Some((seconds, own)) => edits.replace_with(at, |text| refresh::write_contact(&own, seconds, text)),
+                None => edits.replace(at, &self.value),
             }
+            return;
+        }
+        edits.replace(response.span_of(address.uri_bytes), &self.uri);
+        if let Some(reg_id) = self.reg_id {
+            name_flow(reg_id, address, response, edits);
+        }
+        if let Some(seconds) = told {
+            refresh::tell(seconds, address, response, edits);
         }
     }
 }
@@ -520,10 +591,14 @@ mod tests {
         (learnt, lines_of(&out))
     }
 
+    fn learning<'a>(directory: &'a Directory, limits: &'a Limits) -> Learning<'a> {
+        Learning { now: at(0), directory, limits, outages: 0 }
+    }
+
     fn learns(registration: &Registration, directory: &Directory, lines: &str) -> Vec<String> {
         let limits = Limits::default();
-        let (outcome, values) =
-            answered(lines, |response, edits| registration.answered(at(0), response, directory, &limits, edits));
+        let learning = learning(directory, &limits);
+        let (outcome, values) = answered(lines, |response, edits| registration.answered(&learning, response, edits));
         assert_eq!(outcome, Ok(()));
         values
     }
@@ -668,9 +743,8 @@ mod tests {
             let registration = registration.expect("a REGISTER");
             let contact = written.iter().find(|line| line.starts_with("Contact: ")).cloned().unwrap_or_default();
             let (directory, limits) = (new_directory(), Limits::default());
-            let learn = |response: &Message<'_>, edits: &mut Edits| {
-                registration.answered(at(0), response, &directory, &limits, edits)
-            };
+            let learning = learning(&directory, &limits);
+            let learn = |response: &Message<'_>, edits: &mut Edits| registration.answered(&learning, response, edits);
             let (_, left) = answer(&contact, learn);
             let seen = ["Require: outbound", "Flow-Timer: 120"].map(|line| left.iter().any(|known| known == line));
             assert_eq!(seen, [told; 2], "{mode:?} {lines}");
@@ -723,7 +797,7 @@ mod tests {
         assert_eq!([600, 601].map(|second| bound(&directory, A.0, second - 1)), [true, false]);
         // Once the transaction is over the directory alone knows whose they are.
         let restored = |directory: &Directory| {
-            answered(&contacts(&answer), |response, edits| restore_known(at(0), response, directory, edits)).1
+            answered(&contacts(&answer), |response, edits| restore_known(at(0), response, directory, None, edits)).1
         };
         let uris = ["<sip:bonnie@10.1.0.1:5060>;expires=600", "<sip:bonnie@192.168.1.5;x=1>;expires=100"];
         assert_eq!(restored(&directory), [&uris[..], &others].concat());
@@ -781,9 +855,9 @@ mod tests {
         let registration = registration.expect("a REGISTER");
         for (bindings, outcome) in [(0, Err(AtLimit)), (1, Ok(()))] {
             let (directory, limits) = (new_directory(), Limits { bindings, ..Limits::default() });
-            let (learnt, _) = answered(&contacts(&[A.2]), |response, edits| {
-                registration.answered(at(0), response, &directory, &limits, edits)
-            });
+            let learning = learning(&directory, &limits);
+            let (learnt, _) =
+                answered(&contacts(&[A.2]), |response, edits| registration.answered(&learning, response, edits));
             assert_eq!(learnt, outcome);
             assert_eq!(bound(&directory, A.0, 1), outcome.is_ok());
         }

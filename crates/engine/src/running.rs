@@ -4,7 +4,7 @@ use crate::id::{BackendId, FarmId, ListenerId};
 use crate::io::{ConnectionId, Flow};
 use crate::pool::{BackendState, Pool};
 use crate::reach::{Reach, transport_of};
-use crate::settings::{Backend, Farm, Listener, Maintenance, Service, Settings, Transport};
+use crate::settings::{Backend, Farm, Guardian, Listener, Maintenance, Service, Settings, Transport};
 use hashbrown::HashMap as RawMap;
 use sip::decimal::{AddressText, Decimal, socket_text};
 use sip::transaction::Link;
@@ -154,8 +154,7 @@ impl RunningFarm {
                 });
                 entry.retired = None;
                 entry.reach = Reach::of(backend);
-                let ping = ping_of(farm, backend);
-                entry.state.configure(backend, &ping);
+                entry.state.configure(backend, &guardians_of(farm, backend));
                 Arc::clone(&entry.state)
             })
             .collect();
@@ -213,10 +212,16 @@ impl RunningFarm {
     }
 }
 
-/// The check of a backend: that of the first service that uses it.
-pub fn ping_of(farm: &Farm, backend: &Backend) -> crate::settings::Ping {
+/// The guardians of a backend: those of all services that use it, each once.
+pub fn guardians_of(farm: &Farm, backend: &Backend) -> Vec<Arc<Guardian>> {
     let uses = |service: &&Service| service.backends.iter().any(|&index| farm.backends[index].id == backend.id);
-    farm.services.iter().find(uses).map(|service| service.ping.clone()).unwrap_or_default()
+    let mut guardians: Vec<Arc<Guardian>> = Vec::new();
+    for guardian in farm.services.iter().filter(uses).flat_map(|service| &service.guardians) {
+        if guardians.iter().all(|known| known.name != guardian.name) {
+            guardians.push(Arc::clone(guardian));
+        }
+    }
+    guardians
 }
 
 /// An address of ours as it is written in Via, Record-Route, Path and Contact.
@@ -378,8 +383,8 @@ impl FarmView<'_> {
 mod tests {
     use super::Maintenance::{Cut, Drain, Off};
     use super::*;
-    use crate::pool::world::{World, backend};
-    use crate::settings::{Advertise, Limits, Ping, Transport};
+    use crate::pool::world::{World, backend, guardian};
+    use crate::settings::{Advertise, Limits, Transport};
 
     fn at(seconds: u64) -> Instant {
         Instant::from_micros(seconds * 1_000_000)
@@ -494,14 +499,37 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_checked_as_the_first_service_that_uses_it_says() {
+    fn a_backend_is_checked_by_the_guardians_of_all_services_that_use_it() {
         let mut farm = farm(Vec::new(), ["a", "b", "c"].map(backend).into());
         let mut second = farm.services[0].clone();
-        (second.ping.fall, second.backends) = (9, vec![1, 0]);
-        (farm.services[0].ping.fall, farm.services[0].backends) = (7, vec![0]);
+        (second.guardians, second.backends) = (vec![guardian("call", 1, 1), guardian("options", 1, 9)], vec![1, 0]);
+        (farm.services[0].guardians, farm.services[0].backends) = (vec![guardian("options", 1, 7)], vec![0]);
         farm.services.push(second);
-        let falls: Vec<u32> = farm.backends.iter().map(|known| ping_of(&farm, known).fall).collect();
-        assert_eq!(falls, [7, 9, Ping::default().fall]);
+        let of = |known: &Backend| -> Vec<(String, u32)> {
+            let guardians = guardians_of(&farm, known);
+            guardians.iter().map(|guardian| (guardian.name.to_string(), guardian.fall)).collect()
+        };
+        let named = |name: &str, fall: u32| (name.to_owned(), fall);
+        assert_eq!(of(&farm.backends[0]), [named("options", 7), named("call", 1)]);
+        assert_eq!(of(&farm.backends[1]), [named("call", 1), named("options", 9)]);
+        assert!(of(&farm.backends[2]).is_empty(), "a backend of no service is checked by nobody");
+    }
+
+    #[test]
+    fn a_reload_keeps_what_the_checks_found() {
+        let with = |guardians: Vec<Arc<Guardian>>| {
+            let mut farm = farm(Vec::new(), vec![backend("a")]);
+            farm.services[0].guardians = guardians;
+            vec![farm]
+        };
+        let first = running(with(vec![guardian("call", 1, 2), guardian("tcp", 1, 1)]));
+        let failed = crate::pool::world::failed("no");
+        let state = Arc::clone(&first.farms[0].states[0]);
+        assert_eq!(state.on_check(at(0), "call", &failed), None);
+        let next = reload(Some(&first), at(1), with(vec![guardian("call", 1, 2), guardian("tcp", 1, 1)]));
+        assert!(state.on_check(at(1), "call", &failed).is_some(), "the second in a row");
+        let other = reload(Some(&next), at(2), with(vec![guardian("tcp", 1, 1)]));
+        assert_eq!(other.farms[0].states[0].state_name(at(2)), "up", "only a guardian that left held it down");
     }
 
     #[test]

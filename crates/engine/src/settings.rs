@@ -8,6 +8,7 @@ use crate::policy::Policy;
 use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything the data plane of one unit needs to know. Swapped in whole.
@@ -64,6 +65,9 @@ pub struct Farm {
     /// Lower case; what counts as us in a Request-URI or Route besides the listeners' addresses and advertised names.
     pub domains: Vec<String>,
     pub registrations: Registrations,
+    /// What phones are told at most when they register; the backend is told the phone's own time. `None`: what the backend
+    /// granted.
+    pub max_expires: Option<Duration>,
     pub stateless: bool,
     pub symmetric: Symmetric,
     /// Interval of the CRLF sent to registered UDP clients behind NAT.
@@ -243,7 +247,11 @@ pub struct Service {
     /// Request-URI's host and port replaced by the backend's.
     pub request_uri_backend: bool,
     pub failover: Failover,
-    pub ping: Ping,
+    /// Its backends are checked by these; none: never checked, up unless passive detection says otherwise.
+    pub guardians: Vec<Arc<Guardian>>,
+    /// Backends whose answers are mostly failures, or far slower than the others', are set aside. That time-outs in a row and reports
+    /// of the network do so is no matter of this.
+    pub passive: bool,
     pub fallback: Fallback,
     pub egress: Vec<Egress>,
     /// Indices into [`Farm::backends`], in file order.
@@ -290,14 +298,44 @@ pub struct Failover {
     pub attempts: u32,
 }
 
-/// The active check by OPTIONS.
+/// An active check as far as it decides about backends. What is done is the shell's business, but for OPTIONS, by which the engine
+/// asks itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ping {
-    /// `None`: not checked, always up unless passive detection says otherwise.
-    pub interval: Option<Duration>,
+pub struct Guardian {
+    /// Unique in the unit.
+    pub name: Arc<str>,
+    /// `Some`: OPTIONS, asked by the engine. `None`: outcomes come from outside.
+    pub options: Option<Accept>,
+    pub interval: Duration,
     pub timeout: Duration,
+    /// Good outcomes in a row after which a backend is up.
     pub rise: u32,
+    /// Failures in a row after which it is down.
     pub fall: u32,
+    pub effect: Effect,
+    /// What goes on at a backend that goes down ends at once: nobody stays with it for having been there.
+    pub cut: bool,
+}
+
+/// Final answers that count as alive; empty: any but 5xx and 408.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Accept(pub Vec<AnswerClass>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnswerClass {
+    /// Exactly this status.
+    Status(u16),
+    /// Its first digit: 2 for 2xx.
+    Class(u16),
+}
+
+/// What it means that a check fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// The backend is out of use.
+    Down,
+    /// The operator is told.
+    Warn,
 }
 
 /// What is done when no backend of the service is available.
@@ -412,9 +450,33 @@ impl Default for Failover {
     }
 }
 
-impl Default for Ping {
-    fn default() -> Self {
-        Self { interval: Some(Duration::from_secs(10)), timeout: Duration::from_secs(2), rise: 2, fall: 3 }
+impl Guardian {
+    /// OPTIONS every 10 s, as backends are checked where nothing else is written.
+    pub fn options() -> Self {
+        Self {
+            name: Arc::from("options"),
+            options: Some(Accept::default()),
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            effect: Effect::Down,
+            cut: false,
+        }
+    }
+}
+
+impl Accept {
+    /// Does a final answer of this status show that the backend is alive? 404 and 405 are usual, but a box that answers OPTIONS with
+    /// 500, 501 or 503 says that it does not serve.
+    pub fn takes(&self, code: u16) -> bool {
+        if self.0.is_empty() {
+            return code != 408 && !(500..600).contains(&code);
+        }
+        self.0.iter().any(|class| match *class {
+            AnswerClass::Status(status) => code == status,
+            AnswerClass::Class(class) => code / 100 == class,
+        })
     }
 }
 
@@ -429,6 +491,39 @@ mod tests {
         assert_eq!(ALL.map(Transport::via), ["UDP", "TCP", "TLS", "WS", "WSS"]);
         assert_eq!(ALL.map(Transport::name), ["udp", "tcp", "tls", "ws", "wss"]);
         assert_eq!(ALL.map(Transport::default_port), [5060, 5060, 5061, 80, 443]);
+    }
+
+    #[test]
+    fn any_final_answer_but_5xx_and_408_is_life() {
+        for (code, is_alive) in [
+            (200, true),
+            (302, true),
+            (401, true),
+            (404, true),
+            (405, true),
+            (407, true),
+            (408, false),
+            (409, true),
+            (486, true),
+            (499, true),
+            (500, false),
+            (503, false),
+            (599, false),
+            (600, true),
+            (603, true),
+        ] {
+            assert_eq!(Accept::default().takes(code), is_alive, "{code}");
+        }
+    }
+
+    #[test]
+    fn whoever_names_answers_takes_no_others() {
+        let accept = Accept(vec![AnswerClass::Class(2), AnswerClass::Status(404), AnswerClass::Status(503)]);
+        for (code, is_alive) in
+            [(199, false), (200, true), (299, true), (300, false), (403, false), (404, true), (405, false), (503, true)]
+        {
+            assert_eq!(accept.takes(code), is_alive, "{code}");
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use crate::avoided::Avoided;
 use crate::counters::Counters;
 use crate::directory::{Directory, Loaded, WallClock};
-use crate::outage::Outages;
+use crate::id::BackendId;
+use crate::io::{CheckOutcome, DownCause, Event};
+use crate::outage::{Outage, Outages};
 use crate::running::Running;
 use crate::settings::Settings;
 use crate::throttle::Throttle;
@@ -11,7 +13,7 @@ use crate::token::Secrets;
 use arc_swap::ArcSwap;
 use sip::Instant;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ pub struct Shared {
     pub(crate) throttle: Mutex<Throttle>,
     pub(crate) outages: Outages,
     pub(crate) avoided: Avoided,
+    /// When the answers of the backends are compared next, in microseconds.
+    compares_at: AtomicU64,
     /// Live transactions of all shards.
     pub(crate) transactions: AtomicU32,
 }
@@ -56,6 +60,7 @@ impl Shared {
             throttle: Mutex::new(Throttle::new(now, seed)),
             outages: Outages::default(),
             avoided: Avoided::default(),
+            compares_at: AtomicU64::new(0),
             transactions: AtomicU32::new(0),
         })
     }
@@ -65,10 +70,18 @@ impl Shared {
     pub fn replace_settings(&self, now: Instant, settings: Settings) {
         let before = self.running.load();
         let next = Running::new(settings, Some(&before), now, self.seed);
-        for backend in next.newly_cut(&before) {
-            self.directory.unstick_backend(backend);
-        }
+        let cut = next.newly_cut(&before);
         self.running.store(Arc::new(next));
+        for backend in cut {
+            self.cut_backend(now, backend);
+        }
+    }
+
+    /// Ends what goes on at a backend: nobody stays with it for having been there, requests that wait for it move on, and each
+    /// shard says BYE for the calls of its part, to both sides, at its next turn. [`Event::BackendCut`] tells when all have begun.
+    pub fn cut_backend(&self, now: Instant, backend: BackendId) {
+        self.directory.unstick_backend(backend);
+        self.outages.record_cut(backend, now, self.shards());
     }
 
     pub fn settings(&self) -> Arc<Settings> {
@@ -82,6 +95,16 @@ impl Shared {
     /// New calls and registrations are refused from now on; what is under way goes on.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What a check came to that the shell made: `guardian` is its name. To be told to the operator like the events of a shard. Of a
+    /// backend that left the configuration, or is not guarded by it, nothing comes.
+    pub fn on_check(&self, now: Instant, backend: BackendId, guardian: &str, outcome: &CheckOutcome) -> Option<Event> {
+        let running = self.running();
+        let known = running.backend(backend).filter(|known| known.retired.is_none())?;
+        let event = known.state.on_check(now, guardian, outcome)?;
+        self.follow(now, &event);
+        Some(event)
     }
 
     /// Appends the facts learnt since the last call: a record of each binding and dialog that changed.
@@ -112,6 +135,34 @@ impl Shared {
         throttle.admits(now, source, limits.errors_per_source, limits.error_sources)
     }
 
+    /// What follows for all shards from an event of a backend.
+    pub(crate) fn follow(&self, now: Instant, event: &Event) {
+        let Event::BackendDown { backend, cause } = event else {
+            return;
+        };
+        let is_cut = match cause {
+            // It answers, if badly: what it has begun it may end.
+            DownCause::Failing { .. } | DownCause::Slow { .. } => return,
+            DownCause::Check { guardian, .. } => {
+                self.running().backend(*backend).is_some_and(|known| known.state.is_cut_by(guardian))
+            }
+            DownCause::Unreachable | DownCause::TimedOut => false,
+        };
+        if is_cut {
+            self.cut_backend(now, *backend);
+        } else {
+            self.outages.record(Outage { backend: *backend, at: now, cut: false });
+        }
+    }
+
+    /// Is it time to compare the backends' answers? Says so to one shard a second.
+    pub(crate) fn is_time_to_compare(&self, now: Instant) -> bool {
+        let due = self.compares_at.load(Ordering::Relaxed);
+        let next = (now + COMPARED_EVERY).as_micros();
+        now.as_micros() >= due
+            && self.compares_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     pub(crate) fn generation(&self) -> u32 {
         self.running.load().generation
     }
@@ -125,6 +176,9 @@ impl Shared {
         WallClock { now, unix_ms: self.unix_ms_at_start + since }
     }
 }
+
+/// How often the answers of the backends are compared.
+const COMPARED_EVERY: Duration = Duration::from_secs(1);
 
 /// One table serves all services, so it keeps its entries for the longest time that any of them asks for.
 fn longest_persistence(settings: &Settings) -> Duration {
@@ -143,8 +197,8 @@ mod tests {
     use crate::directory::{Dialog, DialogKey};
     use crate::id::ListenerId;
     use crate::io::Flow;
-    use crate::pool::world::World;
-    use crate::settings::{Limits, Maintenance};
+    use crate::pool::world::{World, failed, good, guardian};
+    use crate::settings::{Guardian, Limits, Maintenance};
     use std::net::SocketAddr;
 
     fn at(seconds: u64) -> Instant {
@@ -181,6 +235,7 @@ mod tests {
             since: at(10),
             ends: at(100),
             ticket: Some(ticket),
+            sides: None,
             logged: false,
         };
         before.directory.begin_dialog(dialog, 9).expect("room");
@@ -210,6 +265,59 @@ mod tests {
         assert_eq!(seen(), (1, 9, None));
         shared.replace_settings(at(12), next);
         assert_eq!(seen(), (2, 9, None));
+        assert_eq!(shared.outages.since(0), [Outage { backend, at: at(11), cut: true }], "it is cut once");
+    }
+
+    #[test]
+    fn a_check_from_outside_decides_and_a_cut_forgets_the_choices() {
+        for cut in [false, true] {
+            let mut guarded = settings();
+            let guardian = Guardian { cut, ..Guardian::clone(&guardian("call", 1, 2)) };
+            guarded.farms[0].services[0].guardians = vec![Arc::new(guardian)];
+            let backend = guarded.farms[0].backends[0].id;
+            let shared = shared();
+            shared.replace_settings(at(10), guarded);
+            shared.directory.stick(at(10), 5, backend);
+            assert_eq!(shared.on_check(at(11), backend, "tcp", &failed("no")), None);
+            assert_eq!(shared.on_check(at(11), BackendId(1), "call", &failed("no")), None);
+            assert_eq!(shared.on_check(at(11), backend, "call", &failed("no")), None);
+            assert_eq!(shared.outages.count(), 0);
+            let down = shared.on_check(at(12), backend, "call", &failed("no"));
+            assert!(matches!(down, Some(Event::BackendDown { .. })), "{down:?}");
+            assert_eq!(shared.outages.since(0), [Outage { backend, at: at(12), cut }]);
+            let stuck = shared.directory.peek_sticky(at(12), 5);
+            assert_eq!(stuck.is_none(), cut);
+            let up = shared.on_check(at(13), backend, "call", &good());
+            assert!(matches!(up, Some(Event::BackendUp { .. })), "{up:?}");
+            shared.replace_settings(at(14), Settings::default());
+            for _ in 0..2 {
+                assert_eq!(shared.on_check(at(15), backend, "call", &failed("no")), None, "it left");
+            }
+        }
+    }
+
+    #[test]
+    fn calls_stay_at_a_backend_that_answers() {
+        let shared = shared();
+        for (cause, moves) in [
+            (DownCause::Failing { per_cent: 60 }, false),
+            (DownCause::Slow { ms: 900, median_ms: 20 }, false),
+            (DownCause::TimedOut, true),
+            (DownCause::Unreachable, true),
+            (DownCause::Check { guardian: "call".into(), reason: "no".into() }, true),
+        ] {
+            let before = shared.outages.count();
+            shared.follow(at(11), &Event::BackendDown { backend: BackendId(1), cause });
+            assert_eq!(shared.outages.count() > before, moves);
+        }
+    }
+
+    #[test]
+    fn answers_are_compared_once_a_second() {
+        let shared = shared();
+        let due = [10_000, 10_000, 10_999, 11_000, 11_001, 15_000, 15_999, 16_000]
+            .map(|ms: u64| shared.is_time_to_compare(Instant::from_micros(ms * 1_000)));
+        assert_eq!(due, [true, false, false, true, false, true, false, true]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use crate::counters::Counter;
 use crate::id::BackendId;
+use crate::io::DownCause;
+use crate::pool::CheckView;
 use crate::running::{FarmView, KnownBackend};
 use crate::shared::Shared;
 use sip::Instant;
@@ -38,7 +40,7 @@ pub struct ServiceSnapshot {
     pub backends: Vec<BackendSnapshot>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackendSnapshot {
     pub name: String,
     pub address: String,
@@ -53,6 +55,10 @@ pub struct BackendSnapshot {
     pub failures: u64,
     /// Peak-sensitive mean of the first answer's time.
     pub latency_us: u64,
+    /// Everything that keeps it down or set aside.
+    pub down_causes: Vec<DownCause>,
+    /// What its guardians found lately.
+    pub checks: Vec<CheckView>,
 }
 
 impl Shared {
@@ -123,6 +129,8 @@ fn backend_of(farm: FarmView<'_>, index: usize, now: Instant) -> BackendSnapshot
         requests: state.requests(),
         failures: state.failures(),
         latency_us: state.latency().as_micros() as u64,
+        down_causes: state.down_causes(),
+        checks: state.checks(),
     }
 }
 
@@ -138,6 +146,9 @@ fn retired_of(known: &KnownBackend) -> BackendSnapshot {
         requests: state.requests(),
         failures: state.failures(),
         latency_us: state.latency().as_micros() as u64,
+        // Nobody checks it any more.
+        down_causes: Vec::new(),
+        checks: Vec::new(),
     }
 }
 
@@ -170,5 +181,25 @@ mod tests {
         assert_eq!(of("pings"), [("", 0)]);
         assert_eq!(of("refused"), [("not_sip", 5), ("via", 1)]);
         assert_eq!((snapshot.transactions, snapshot.unanswered), (9, 2));
+    }
+
+    #[test]
+    fn a_backend_is_shown_with_what_its_guardians_found() {
+        use crate::io::unit::{secrets, settings};
+        use crate::pool::world::{failed, good, guardian};
+        let now = Instant::from_micros(5);
+        let settings = settings(|farm| farm.services[0].guardians = vec![guardian("call", 1, 1)]);
+        let backend = settings.farms[0].backends[1].id;
+        let shared = Shared::new(settings, secrets(), 1, now, 0, 0);
+        shared.on_check(now, backend, "call", &good());
+        shared.on_check(now, backend, "call", &failed("no audio"));
+        let shown = shared.snapshot(now).farms.remove(0).services.remove(0).backends;
+        let [first, second] = shown.as_slice() else { panic!("there are two boxes") };
+        assert_eq!((first.state, first.down_causes.len(), first.checks.len()), ("up", 0, 1));
+        let cause = DownCause::Check { guardian: "call".into(), reason: "no audio".into() };
+        assert_eq!((second.state, second.down_causes.as_slice()), ("down", [cause].as_slice()));
+        let history: Vec<bool> =
+            second.checks.iter().flat_map(|check| &check.history).map(|(_, took)| took.is_some()).collect();
+        assert_eq!(history, [true, false]);
     }
 }

@@ -44,7 +44,7 @@ impl std::fmt::Debug for Secrets {
 pub struct Branch {
     /// Forwarded without a transaction: `index` and `sequence` are hashes.
     pub stateless: bool,
-    /// A request of our own (a ping): the response ends here.
+    /// A request of our own (a ping, a BYE): the response ends here.
     pub own: bool,
     pub shard: u16,
     pub index: u32,

@@ -128,6 +128,12 @@ impl DataPlane {
         Ok(Some(warnings))
     }
 
+    /// Ends the connections that lead to servers at these addresses: those that were opened to them, and those of theirs by which
+    /// they are reached as well (RFC 5923). To be called when [`Event::BackendCut`] has told of one.
+    pub fn close_peers(&self, remotes: &[SocketAddr]) {
+        self.unit.connections.close_peers(remotes);
+    }
+
     /// The certificates that are shown to clients.
     pub fn certificates(&self) -> Vec<CertificateStatus> {
         self.unit.connections.tls().certificates()

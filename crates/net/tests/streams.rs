@@ -6,7 +6,7 @@
 
 mod namespace;
 
-use engine::{Backend, DownCause, Event, Limits, Ping, Secrets, Service, Settings, Shared, Transport};
+use engine::{Backend, DownCause, Event, Guardian, Limits, Secrets, Service, Settings, Shared, Transport};
 use net::{Clock, DataPlane, NetError, StreamCounters, Tap};
 use sim::settings::{backend, bare_farm, listener_over, service};
 use socket2::SockRef;
@@ -31,8 +31,9 @@ fn with_box() -> Settings {
     let mut settings = settings(&[(Transport::Tcp, "127.0.0.1:5060")], Limits::default());
     let farm = settings.farms.first_mut().expect("one farm is made");
     farm.backends.push(Backend { transport: Some(Transport::Tcp), ..backend("box", address("127.0.0.1:5070")) });
-    let ping = Ping { interval: Some(PING_EVERY), timeout: Duration::from_millis(150), rise: 1, fall: 2 };
-    farm.services.push(Service { ping, ..service("default", vec![0]) });
+    let guardian =
+        Guardian { interval: PING_EVERY, timeout: Duration::from_millis(150), rise: 1, fall: 2, ..Guardian::options() };
+    farm.services.push(Service { guardians: vec![Arc::new(guardian)], ..service("default", vec![0]) });
     settings
 }
 
@@ -378,7 +379,7 @@ fn a_box_that_refuses_the_connection_is_down() {
     }
     let unit = Unit::start(with_box(), None).expect("the port is free");
     let event = unit.events.recv_timeout(Duration::from_secs(5)).expect("the box is not there");
-    assert!(matches!(event, Event::BackendDown { cause: DownCause::Unreachable, .. }), "{event:?}");
+    assert!(matches!(event, Event::BackendDown { cause: DownCause::Check { .. }, .. }), "{event:?}");
     unit.until(|streams| ended(streams, "connect_refused") >= 1 && streams.not_sent >= 1);
 }
 

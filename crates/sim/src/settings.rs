@@ -2,7 +2,7 @@
 
 use engine::policy::{self, Policy};
 use engine::{
-    Backend, BackendId, Failover, Fallback, Farm, FarmId, Limits, Listener, ListenerId, Maintenance, Persistence, Ping,
+    Backend, BackendId, Failover, Fallback, Farm, FarmId, Limits, Listener, ListenerId, Maintenance, Persistence,
     Place, Ports, Registrations, Rule, Service, Settings, Symmetric, Transport, Trunk, Verify,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -40,6 +40,7 @@ pub fn bare_farm(listeners: Vec<Listener>) -> Farm {
         client_certificates: engine::ClientCertificates::Verify,
         origins: Vec::new(),
         registrations: Registrations::Contact,
+        max_expires: None,
         stateless: false,
         symmetric: Symmetric::Auto,
         keepalive: None,
@@ -63,7 +64,7 @@ pub fn listener_over(transport: Transport, bind: SocketAddr) -> Listener {
     Listener { id, transport, bind, advertise: None, outside: true, inside: true }
 }
 
-/// A service that matches everything, balances by weight and pings nobody.
+/// A service that matches everything, balances by weight and checks nobody.
 pub fn service(name: &str, backends: Vec<usize>) -> Service {
     Service {
         name: name.to_owned(),
@@ -74,7 +75,8 @@ pub fn service(name: &str, backends: Vec<usize>) -> Service {
         callee_affinity: true,
         request_uri_backend: false,
         failover: Failover::default(),
-        ping: Ping { interval: None, ..Ping::default() },
+        guardians: Vec::new(),
+        passive: true,
         fallback: Fallback::Status(503),
         egress: Vec::new(),
         backends,

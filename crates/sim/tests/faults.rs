@@ -2,19 +2,18 @@
 
 mod scene;
 
-use engine::{Farm, Maintenance};
+use engine::{Farm, Guardian, Maintenance};
 use scene::{BONNIE, CLYDE, box_of, call_up, equal_users, find, hang_up, millis, registered, seconds};
 use sim::settings::{outside_address, phone_address};
 use sim::{Crash, Link, Model, Party, Text, World};
+use std::sync::Arc;
 use ua::{CallId, Event};
 
 /// Boxes are found dead within about two seconds.
 fn pinged(farm: &mut Farm) {
     for service in &mut farm.services {
-        service.ping.interval = Some(seconds(1));
-        service.ping.timeout = millis(500);
-        service.ping.rise = 1;
-        service.ping.fall = 2;
+        let (interval, timeout) = (seconds(1), millis(500));
+        service.guardians = vec![Arc::new(Guardian { interval, timeout, rise: 1, fall: 2, ..Guardian::options() })];
     }
 }
 

@@ -28,7 +28,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command.run() {
+    let words = command::words(std::env::args_os().collect());
+    let arguments = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => arguments,
+        Err(error) => return command::refuse(&words, &error),
+    };
+    match arguments.command.run() {
         Ok(code) => code,
         // Whoever read our output has seen enough of it, as `tandem status | head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

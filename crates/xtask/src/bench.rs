@@ -6,6 +6,7 @@
 //! ```text
 //! messages, peak, memory, scale, workers, reload   the parts, a file each; one more is one more line of `Part::ALL`
 //! transports                                       the parts about streams, those of `Part::TRANSPORTS`
+//! health                                           looking after boxes, the part of `Part::HEALTH`
 //! subject, process                                 what is measured: programs, their configurations, their use of the machine
 //! programs, loads, status                          who loads it and asks it: our own relay and generator, `tandem load`, `tandem status`
 //! shard, decision, pinned                          the engine in this process, without sockets
@@ -17,6 +18,7 @@
 mod decision;
 mod figures;
 mod grid;
+mod health;
 mod interrupt;
 mod loads;
 mod memory;
@@ -62,6 +64,9 @@ pub struct Options {
     /// The parts about streams, from tcp to storm; their tables stand in a place of their own.
     #[arg(long)]
     transports: bool,
+    /// The part about the health of boxes; its tables stand in a place of their own.
+    #[arg(long, conflicts_with = "transports")]
+    health: bool,
     /// Rounds of the part messages; medians are taken over them.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -86,7 +91,7 @@ pub struct Options {
     /// Write all figures to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write the tables into this document, between its two markers: bench, or those of the parts about streams, transports.
+    /// Write the tables into this document, between its two markers: bench, transports for the parts about streams, or health.
     #[arg(long)]
     markdown: Option<PathBuf>,
 }
@@ -114,6 +119,8 @@ pub enum Part {
     Idle,
     /// Everybody registers over a new TLS connection at once.
     Storm,
+    /// CPU time of active checks, and how soon a dead box is found.
+    Health,
 }
 
 /// One way of using a balancer.
@@ -130,6 +137,8 @@ impl Part {
     const ALL: [Self; 6] = [Self::Messages, Self::Peak, Self::Memory, Self::Scale, Self::Workers, Self::Reload];
     /// Those about streams.
     const TRANSPORTS: [Self; 4] = [Self::Tcp, Self::Tls, Self::Idle, Self::Storm];
+    /// Those about the health of boxes.
+    const HEALTH: [Self; 1] = [Self::Health];
 
     /// As on the command line.
     fn name(self) -> &'static str {
@@ -144,6 +153,7 @@ impl Part {
             Self::Tls => "tls",
             Self::Idle => "idle",
             Self::Storm => "storm",
+            Self::Health => "health",
         }
     }
 
@@ -159,6 +169,7 @@ impl Part {
             Self::Tls => transports::relayed::run(bench, Self::Tls),
             Self::Idle => transports::idle::run(bench),
             Self::Storm => transports::storm::run(bench),
+            Self::Health => health::run(bench),
         }
     }
 }
@@ -190,9 +201,10 @@ impl Exchange {
     }
 }
 
-/// Of a document, where all tables stand, and where those about streams do.
+/// Of a document, where all tables stand, where those about streams do, and where those about the health of boxes.
 const SECTION: Section = Section("bench");
 const TRANSPORTS_SECTION: Section = Section("transports");
+const HEALTH_SECTION: Section = Section("health");
 
 /// Where the balancer listens, whoever it is.
 const BALANCER: &str = "127.0.0.1:5060";
@@ -224,20 +236,23 @@ struct Bench<'a> {
 impl Options {
     fn wanted(&self) -> Vec<Part> {
         let is_wanted = |part: &Part| match self.parts.as_slice() {
-            [] => self.transports == Part::TRANSPORTS.contains(part),
+            [] => self.transports == Part::TRANSPORTS.contains(part) && self.health == Part::HEALTH.contains(part),
             chosen => chosen.contains(part),
         };
-        Part::ALL.into_iter().chain(Part::TRANSPORTS).filter(is_wanted).collect()
+        Part::ALL.into_iter().chain(Part::TRANSPORTS).chain(Part::HEALTH).filter(is_wanted).collect()
     }
 
     /// Where the tables stand; an error if they belong to two places.
     fn section(&self) -> Result<Section> {
         let wanted = self.wanted();
-        let streams = wanted.iter().filter(|part| Part::TRANSPORTS.contains(part)).count();
-        match streams {
-            0 => Ok(SECTION),
-            _ if streams == wanted.len() => Ok(TRANSPORTS_SECTION),
-            _ => bail!("the parts about streams are written into another place than the others: measure them apart"),
+        let of = |family: &[Part]| wanted.iter().filter(|part| family.contains(part)).count();
+        match (of(&Part::TRANSPORTS), of(&Part::HEALTH)) {
+            (0, 0) => Ok(SECTION),
+            (streams, 0) if streams == wanted.len() => Ok(TRANSPORTS_SECTION),
+            (0, health) if health == wanted.len() => Ok(HEALTH_SECTION),
+            _ => bail!(
+                "the parts about streams and about health are written into places of their own: measure them apart"
+            ),
         }
     }
 }
@@ -364,15 +379,18 @@ mod tests {
         assert_eq!(wanted(&["--transports"]), Part::TRANSPORTS);
         assert_eq!(wanted(&["--transports", "--part", "storm,idle"]), [Part::Idle, Part::Storm]);
         assert_eq!(wanted(&["--part", "tcp"]), [Part::Tcp]);
+        assert_eq!(wanted(&["--health"]), Part::HEALTH);
+        assert!(Line::try_parse_from(["bench", "--health", "--transports"]).is_err());
         assert!(Line::try_parse_from(["bench", "--part", "all"]).is_err());
     }
 
     #[test]
     fn a_part_is_called_as_on_the_command_line() {
-        for part in Part::ALL.into_iter().chain(Part::TRANSPORTS) {
+        for part in Part::ALL.into_iter().chain(Part::TRANSPORTS).chain(Part::HEALTH) {
             assert_eq!(Part::from_str(part.name(), false), Ok(part));
         }
-        assert_eq!(Part::ALL.len() + Part::TRANSPORTS.len(), Part::value_variants().len());
+        let listed = Part::ALL.len() + Part::TRANSPORTS.len() + Part::HEALTH.len();
+        assert_eq!(listed, Part::value_variants().len());
     }
 
     #[test]
@@ -384,7 +402,9 @@ mod tests {
         };
         assert_eq!((section(&[]), section(&["--part", "memory"])), (Some("bench"), Some("bench")));
         assert_eq!((section(&["--transports"]), section(&["--part", "tls"])), (Some("transports"), Some("transports")));
-        assert_eq!(section(&["--part", "tls,memory"]), None);
+        assert_eq!((section(&["--health"]), section(&["--part", "health"])), (Some("health"), Some("health")));
+        assert_eq!((section(&["--part", "tls,memory"]), section(&["--part", "tls,health"])), (None, None));
+        assert_eq!(section(&["--part", "memory,health"]), None);
     }
 
     #[test]

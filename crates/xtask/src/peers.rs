@@ -27,6 +27,8 @@ pub const PEERS: &[Peer] = &[
     Peer { package: "kamailio", program: "kamailio" },
     Peer { package: "kamailio-tls-modules", program: KAMAILIO_TLS },
     Peer { package: "kamailio-websocket-modules", program: "/usr/lib/x86_64-linux-gnu/kamailio/modules/websocket.so" },
+    Peer { package: "libnet-sip-perl", program: "/usr/share/perl5/Net/SIP.pm" },
+    Peer { package: "monitoring-plugins-basic", program: "/usr/lib/nagios/plugins/check_tcp" },
     Peer { package: "openssl", program: "openssl" },
     Peer { package: "sip-tester", program: "sipp" },
     Peer { package: "tshark", program: "tshark" },

@@ -1,6 +1,7 @@
 //! One farm from its section.
 
 use super::backend::{self, Entry};
+use super::guardian::Guardians;
 use super::known::Known;
 use super::outside::{self, Outside};
 use super::placed::{self, Ground};
@@ -48,7 +49,12 @@ impl Names<'_> {
 }
 
 /// `None`: the farm is of a profile that this version does not have.
-pub(super) fn farm<'s>(section: &'s Section, known: &Known<'_>, report: &mut Report<'_>) -> Option<Draft<'s>> {
+pub(super) fn farm<'s>(
+    section: &'s Section,
+    known: &Known<'_>,
+    guardians: &Guardians<'_>,
+    report: &mut Report<'_>,
+) -> Option<Draft<'s>> {
     if section.is_incomplete() {
         return None;
     }
@@ -67,7 +73,7 @@ pub(super) fn farm<'s>(section: &'s Section, known: &Known<'_>, report: &mut Rep
     let name = section.optional_text("name").unwrap_or_default();
     let (listeners, listener_spans): (Vec<_>, Vec<_>) = listener::listeners(section).into_iter().unzip();
     let way_out = Outside { listeners: &listeners, known };
-    let mut services = service::services(service_sections, &names, is_stateless, report);
+    let mut services = service::services(service_sections, &names, guardians, is_stateless, report);
     way_out.find_domains(&mut services);
     let trunks = trunk::trunks(trunk_sections, &names, &way_out, report);
     let entries = backend::entries(name, section, &names, is_stateless, report);
@@ -104,6 +110,7 @@ fn settings(name: &str, section: &Section, is_stateless: bool, report: &mut Repo
         stateless: is_stateless,
         symmetric: symmetric(section.text("symmetric")),
         keepalive: section.optional_duration("keepalive"),
+        max_expires: section.optional_duration("max_expires"),
         origin_header,
         source_header,
         certificates: texts(section, "certificates"),

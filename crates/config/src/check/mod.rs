@@ -3,6 +3,7 @@
 mod backend;
 mod family;
 mod farm;
+mod guardian;
 mod identity;
 pub(crate) mod known;
 mod listener;
@@ -29,17 +30,20 @@ pub(crate) fn everything(root: &Section, known: &Known<'_>, report: &mut Report<
         let hint = "a file needs one [[farm]] with `name` and `listen`, and one [[farm.backend]] with `address`";
         report.error_with_hint(&(0..0), "there is no [[farm]]", Some(hint.to_owned()));
     }
+    let guardians = guardian::guardians(root.sections("guardian"), report);
     let drafts: Vec<farm::Draft<'_>> =
-        sections.iter().filter_map(|section| farm::farm(section, known, report)).collect();
+        sections.iter().filter_map(|section| farm::farm(section, known, &guardians, report)).collect();
     identity::farms(&drafts, report);
     identity::backends(&drafts, report);
     identity::listeners(&drafts, report);
+    let guardians = guardians.finish(&drafts, root.section("unit"), report);
     let names: BTreeSet<Target> = drafts.iter().flat_map(|draft| draft.targets.iter().cloned()).collect();
     Checked {
         settings: Settings {
             farms: drafts.into_iter().map(|draft| draft.farm).collect(),
             limits: limits(root.section("limits")),
         },
+        guardians,
         unit: unit(root.section("unit")),
         dns: Dns { servers: root.section("dns").addresses("servers") },
         log: log(root.section("log")),

@@ -6,7 +6,7 @@ use super::backend::{self, Entry};
 use super::family;
 use super::known::Known;
 use crate::report::{Report, Span};
-use engine::{Backend, Found, Listener, Service, Transport};
+use engine::{Backend, Effect, Found, Listener, Service, Transport};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -168,10 +168,10 @@ fn expanded(entry: &Entry<'_>, usable: Vec<(Backend, &Found)>) -> Vec<Backend> {
     backends
 }
 
-/// Is the backend asked whether it is alive? By the first of its services, as the engine does.
+/// Is there a guardian that can bring the backend back? Of any of its services, as for the engine.
 fn is_checked(entry: &Entry<'_>, services: &[Service]) -> bool {
-    let first = entry.services.iter().min().and_then(|index| services.get(*index));
-    first.is_some_and(|service| service.ping.interval.is_some())
+    let mut of_entry = entry.services.iter().filter_map(|index| services.get(*index));
+    of_entry.any(|service| service.guardians.iter().any(|guardian| matches!(guardian.effect, Effect::Down)))
 }
 
 /// As a weight that is written.
@@ -246,6 +246,15 @@ mod tests {
         assert_eq!(shown(&at(&all)).0.first().map(String::as_str), Some("p 127.0.0.21:5060"));
         let unchecked = format!("{LISTEN}[[farm.service]]\nname = \"default\"\nguardians = []\n{BY_NAME}");
         is(&farm(&unchecked, &[(ASKED, &places)], &["127.0.0.21:5060"]), &["p 127.0.0.22:5060"], &[0]);
+        let guardian = |effect: &str| {
+            format!(
+                "{LISTEN}[[farm.service]]\nname = \"default\"\nguardians = [\"g\"]\n{BY_NAME}\
+                 [[guardian]]\nname = \"g\"\ncheck = \"tcp\"\neffect = \"{effect}\"\n"
+            )
+        };
+        let down = ["127.0.0.21:5060"];
+        is(&farm(&guardian("warn"), &[(ASKED, &places)], &down), &["p 127.0.0.22:5060"], &[0]);
+        is(&farm(&guardian("down"), &[(ASKED, &places)], &down), &["p 127.0.0.22:5060", "p 127.0.0.21:5060"], &[0]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The services of a farm; their backends are entered later.
 
 use super::farm::Names;
+use super::guardian::Guardians;
 use super::identity;
 use crate::report::Report;
 use crate::section::{EgressTo, FallbackTo, Section, Value};
-use engine::{Egress, Failover, Fallback, Persistence, Ping, Rule, Service};
+use engine::{Egress, Failover, Fallback, Persistence, Rule, Service};
 
 /// What a service is called; the one that exists without being written has the name that backends use by default.
 pub(super) fn name(section: &Section) -> &str {
@@ -15,11 +16,13 @@ pub(super) fn name(section: &Section) -> &str {
 pub(super) fn services(
     sections: &[Section],
     names: &Names<'_>,
+    guardians: &Guardians<'_>,
     stateless: bool,
     report: &mut Report<'_>,
 ) -> Vec<Service> {
     identity::unique_names("service", sections, report);
-    let services: Vec<Service> = sections.iter().map(|section| service(section, names, stateless, report)).collect();
+    let services: Vec<Service> =
+        sections.iter().map(|section| service(section, names, guardians, stateless, report)).collect();
     for (index, section) in sections.iter().enumerate() {
         if leads_back(&services, index) {
             let message = format!("the fallback of service \"{}\" leads back to itself", name(section));
@@ -29,7 +32,13 @@ pub(super) fn services(
     services
 }
 
-fn service(section: &Section, names: &Names<'_>, stateless: bool, report: &mut Report<'_>) -> Service {
+fn service(
+    section: &Section,
+    names: &Names<'_>,
+    guardians: &Guardians<'_>,
+    stateless: bool,
+    report: &mut Report<'_>,
+) -> Service {
     let persistence = section.persistence("persistence").clone();
     Service {
         name: name(section).to_owned(),
@@ -41,7 +50,9 @@ fn service(section: &Section, names: &Names<'_>, stateless: bool, report: &mut R
         callee_affinity: section.boolean("callee_affinity"),
         request_uri_backend: section.text("request_uri") == "backend",
         failover: failover(section.section("failover"), stateless),
-        ping: ping(section),
+        guardians: guardians.of_service(section, report),
+        // Who keeps no transaction knows no answers either.
+        passive: section.boolean("passive") && !stateless,
         fallback: fallback(section, names, report),
         egress: egress(section, names, report),
         backends: Vec::new(),
@@ -75,13 +86,6 @@ fn failover(section: &Section, stateless: bool) -> Failover {
         codes: codes.collect(),
         attempts: if stateless { 1 } else { section.integer_u32("attempts") },
     }
-}
-
-/// The check by OPTIONS, unless an empty list of guardians says that there shall be none.
-fn ping(section: &Section) -> Ping {
-    let ping = Ping::default();
-    let interval = if section.is_written("guardians") { None } else { ping.interval };
-    Ping { interval, ..ping }
 }
 
 fn fallback(section: &Section, names: &Names<'_>, report: &mut Report<'_>) -> Fallback {
@@ -136,7 +140,7 @@ mod tests {
     fn a_service_arrives() {
         let text = format!(
             "{HEAD}[[farm.service]]\nname = \"default\"\nalgorithm = \"hash-user\"\npersistence = \"header:X-Tenant\"\n\
-             persistence_ttl = \"2h\"\ncallee_affinity = false\nrequest_uri = \"backend\"\nfallback = \"last\"\n\
+             passive = false\npersistence_ttl = \"2h\"\ncallee_affinity = false\nrequest_uri = \"backend\"\nfallback = \"last\"\n\
              failover = {{ answer_timeout = \"1s\", codes = [500, 503] }}\n\
              egress = [\"trunk:t\", \"domain:Example.net\", \"network:10.0.0.0/8\"]\n\
              match = {{ domain = [\"EXAMPLE.com\"], trunk = [\"t\"], method = [\"INVITE\"], header = {{ User-Agent = \"(?i)x\" }} }}\n\
@@ -148,7 +152,8 @@ mod tests {
         assert_eq!(service.algorithm.name(), "hash-user");
         assert_eq!(service.persistence, Persistence::Header("X-Tenant".to_owned()));
         assert_eq!(service.persistence_ttl.as_secs(), 7_200);
-        assert!(!service.callee_affinity && service.request_uri_backend);
+        assert!(!service.callee_affinity && service.request_uri_backend && !service.passive);
+        assert_eq!(farm.services.get(1).map(|service| service.passive), Some(true));
         assert_eq!(service.fallback, Fallback::Service(1));
         assert_eq!((service.failover.answer_timeout.as_secs(), service.failover.final_timeout.as_secs()), (1, 4));
         assert_eq!(service.failover.codes, [500, 503]);
@@ -174,13 +179,5 @@ mod tests {
         assert_eq!(lines(&[service("default", "b"), service("b", "c"), service("c", "503")]), Vec::<usize>::new());
         assert_eq!(lines(&[service("default", "default")]), [11]);
         assert_eq!(lines(&[service("default", "b"), service("b", "c"), service("c", "b")]), [14]);
-    }
-
-    #[test]
-    fn no_guardians_mean_no_check() {
-        let text = format!("{HEAD}[[farm.service]]\nname = \"default\"\nguardians = []\n");
-        let checked = crate::load("f", &text).expect("the file is right");
-        let service = checked.settings.farms.first().and_then(|farm| farm.services.first());
-        assert_eq!(service.map(|service| service.ping.interval), Some(None));
     }
 }

@@ -43,6 +43,9 @@ fn check_service(section: &Section, report: &mut Report<'_>) {
     if section.is_written("failover") {
         report.error(section.span_of("failover"), "a stateless farm has no fail-over");
     }
+    if section.is_written("passive") && section.boolean("passive") {
+        report.error(section.span_of("passive"), "a stateless farm sees no answers: only `passive = false` is allowed");
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +81,17 @@ mod tests {
     }
 
     #[test]
+    fn answers_cannot_be_watched_but_guardians_can_look_after_its_backends() {
+        let with = |line: &str| {
+            lines(&format!(
+                "[[farm.service]]\nname = \"default\"\nalgorithm = \"hash-user\"\n{line}\n[[farm.backend]]\naddress = \"127.0.0.11\"\n"
+            ))
+        };
+        assert_eq!(with("passive = true"), [8]);
+        assert!(with("passive = false").is_empty() && with("guardians = [\"options\"]").is_empty());
+    }
+
+    #[test]
     fn registrations_cannot_be_learnt() {
         let rest = "registrations = \"path\"\n[[farm.service]]\nname = \"default\"\nalgorithm = \"hash-user\"\n[[farm.backend]]\n\
             address = \"127.0.0.11\"\n";
@@ -98,5 +112,6 @@ mod tests {
                 .iter()
                 .all(|service| service.persistence == engine::Persistence::None && service.failover.attempts == 1)
         );
+        assert!(farm.services.iter().all(|service| !service.passive && service.guardians.len() == 1));
     }
 }

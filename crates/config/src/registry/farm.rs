@@ -1,8 +1,6 @@
 //! The settings of a SIP farm, its trunks, services and backends.
 
-use super::{
-    Choice, Form, GUARDIAN, KERNEL, Kind, SECURITY, Section, Setting, duration_ms, duration_or_off_ms, integer,
-};
+use super::{Choice, Form, KERNEL, Kind, SECURITY, Section, Setting, duration_ms, duration_or_off_ms, integer};
 
 pub(super) static FARM: Section = Section {
     header: "[[farm]]",
@@ -116,10 +114,13 @@ pub(super) static FARM: Section = Section {
             "Pools of backends with a match rule; none is one called `default`.",
         ),
         Setting::default("backend", Kind::Sections(&BACKEND), "[]", "The SIP servers."),
-        Setting::later(
+        Setting::default(
             "max_expires",
-            GUARDIAN,
-            "What phones are told at most; the backend is told the phone's own time.",
+            duration_or_off_ms(30_000, 86_400_000),
+            "\"off\"",
+            "What phones are told at most when they register, so that they come back soon and move when their server is down; the backend \
+             is told the phone's own time. A refresh in between is answered here while at least half of what the backend granted is left, \
+             if it comes over the same flow with the same Contact and Call-ID; all else goes to the backend.",
         ),
         Setting::later("security", SECURITY, "Names of blacklists, rates, rbls and rules, in order."),
         Setting::later("vip", KERNEL, "The virtual address of a kernel farm."),
@@ -201,10 +202,18 @@ pub(crate) static SERVICE: Section = Section {
             "`backend` puts the backend's address into the Request-URI, for servers that accept only their own.",
         ),
         Setting::default("failover", Kind::Section(&FAILOVER), "{}", "When the next backend is tried."),
-        Setting::empty_list(
+        Setting::optional(
             "guardians",
-            GUARDIAN,
-            "Health checks; without it OPTIONS every 10s, an empty list is no check.",
+            Kind::Texts(Form::Name),
+            "Names of [[guardian]]s that look after its backends. Without it OPTIONS every 10s, which has the name `options` in such a \
+             list; an empty list is no active check. A backend in several services has the guardians of all of them.",
+        ),
+        Setting::default(
+            "passive",
+            Kind::Boolean,
+            "true",
+            "Whether backends whose answers to requests are mostly failures, or much later than those of the others, are set aside for a \
+             while. Requests that get no answer at all always count.",
         ),
         Setting::default(
             "fallback",

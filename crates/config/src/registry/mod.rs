@@ -1,12 +1,14 @@
 //! Every setting, defined once: name, type, bounds, default, meaning, and whether this version has it.
 //!
-//! A new setting is one line in `unit` or `farm` and one use in `check`; reading, defaults, error messages, manual and
+//! A new setting is one line in `unit`, `farm` or `guardian` and one use in `check`; reading, defaults, error messages, manual and
 //! schema follow from the line.
 
 mod farm;
+mod guardian;
 mod unit;
 
 pub(crate) use farm::{LISTENER, SERVICE};
+pub(crate) use guardian::GUARDIAN;
 pub(crate) use unit::ROOT;
 
 use crate::forms;
@@ -42,6 +44,11 @@ pub(crate) enum Kind {
     Integers {
         min: u64,
         max: u64,
+    },
+    /// With or without a fraction.
+    Number {
+        min: f64,
+        max: f64,
     },
     Boolean,
     /// `off`: the word "off" is allowed too.
@@ -83,6 +90,9 @@ pub(crate) enum Form {
     Egress,
     Origin,
     Verify,
+    Answer,
+    SipUser,
+    Command,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,13 +116,10 @@ pub(crate) enum Available {
     Now,
     /// Refused; what it comes with.
     Later(&'static str),
-    /// Only the empty list is taken; what the rest comes with.
-    EmptyList(&'static str),
 }
 
 // What later versions bring, as messages name it.
 pub(crate) const API: &str = "the API";
-pub(crate) const GUARDIAN: &str = "Farm Guardian";
 pub(crate) const KERNEL: &str = "kernel farms";
 pub(crate) const SECURITY: &str = "IPDS";
 pub(crate) const CLUSTER: &str = "the cluster";
@@ -131,6 +138,7 @@ pub(crate) static ALL: &[&Section] = &[
     &farm::FAILOVER,
     &farm::BACKEND,
     &farm::PORTS,
+    &guardian::GUARDIAN,
 ];
 
 impl Section {
@@ -154,16 +162,6 @@ impl Setting {
 
     const fn later(name: &'static str, comes_with: &'static str, doc: &'static str) -> Self {
         Self { name, kind: Kind::Unread, presence: Presence::Optional, available: Available::Later(comes_with), doc }
-    }
-
-    const fn empty_list(name: &'static str, comes_with: &'static str, doc: &'static str) -> Self {
-        Self {
-            name,
-            kind: Kind::Texts(Form::Name),
-            presence: Presence::Optional,
-            available: Available::EmptyList(comes_with),
-            doc,
-        }
     }
 }
 
@@ -197,6 +195,7 @@ impl Kind {
             Self::Texts(form) => format!("a list, each entry {}", form.expected()),
             Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Self::Integers { min, max } => format!("a list of whole numbers from {min} to {max}"),
+            Self::Number { min, max } => format!("a number from {min} to {max}"),
             Self::Boolean => "true or false".to_owned(),
             Self::Duration { min, max, off } => {
                 let (min, max) = (forms::write_duration(*min), forms::write_duration(*max));
@@ -237,6 +236,9 @@ impl Form {
             Self::Egress => "\"trunk:NAME\", \"domain:NAME\" or \"network:ADDRESS/BITS\"",
             Self::Origin => "the origin of a web page such as \"https://phone.example.com\"",
             Self::Verify => "\"system\", the path of a file, \"sha256:FINGERPRINT\" or \"off\"",
+            Self::Answer => "a final status such as \"404\", or a class of them such as \"2xx\"",
+            Self::SipUser => "a SIP address such as \"sip:clyde@HOST\"",
+            Self::Command => "a command with its arguments",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The settings of the unit: the process, its limits, its log; and the sections a file may have.
 
-use super::{API, CLUSTER, Choice, Form, GUARDIAN, Kind, SECURITY, Section, Setting, duration_ms, farm, integer};
+use super::{API, CLUSTER, Choice, Form, Kind, SECURITY, Section, Setting, duration_ms, farm, guardian, integer};
 
 pub(crate) static ROOT: Section = Section {
     header: "the file",
@@ -13,7 +13,7 @@ pub(crate) static ROOT: Section = Section {
         Setting::default("farm", Kind::Sections(&farm::FARM), "[]", "virtual services"),
         Setting::later("api", API, "API, web page and metrics"),
         Setting::later("vip", "virtual interfaces", "addresses owned by the unit that is master"),
-        Setting::later("guardian", GUARDIAN, "active health checks"),
+        Setting::default("guardian", Kind::Sections(&guardian::GUARDIAN), "[]", "active health checks"),
         Setting::later("blacklist", SECURITY, "sources that are allowed or dropped"),
         Setting::later("rbl", SECURITY, "block lists asked over DNS"),
         Setting::later("rate", SECURITY, "rate limits for each source"),

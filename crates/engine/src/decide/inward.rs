@@ -1,5 +1,7 @@
 //! A request without our token from a client or trunk: the first service whose rule matches, then one of its backends.
 
+mod refresh;
+
 use super::rule::addressed;
 use super::{Arrival, Decider, Parties, Placed, Plan, Refusal, Routes, Trace};
 use crate::id::BackendId;

@@ -1,13 +1,14 @@
 //! Dialogs (RFC 3261 §12), as far as a proxy has to know them: for load figures, for `Replaces` and `Join`, and for phones whose
 //! address changes in the middle of a call. In-dialog requests find their way by token alone.
 
-use super::{Full, log};
+use super::{Directory, Full, Sides, lock, log};
 use crate::id::BackendId;
 use crate::io::Flow;
 use crate::pool::CallTicket;
 use hashbrown::HashMap;
 use sip::Instant;
 use smallvec::SmallVec;
+use std::sync::atomic::Ordering;
 
 /// What a dialog's token and tags say about it: the same for each of its requests and from both sides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Dialog {
     pub(crate) ends: Instant,
     /// Counts the call at its backend, for as long as the dialog is remembered.
     pub(crate) ticket: Option<CallTicket>,
+    /// What a BYE of our own would say to either party. `None`: a process before this one saw the call begin, or it is too long.
+    pub(crate) sides: Option<Sides>,
     /// The log has told of it.
     pub(crate) logged: bool,
 }
@@ -43,6 +46,19 @@ pub(crate) struct Dialog {
 pub(crate) struct Dialogs {
     table: HashMap<u64, SmallVec<[Dialog; 1]>, foldhash::fast::FixedState>,
     changed: Vec<log::DialogChange>,
+}
+
+impl Directory {
+    /// Forgets the dialogs that `is_cut` names in one part of the stripes, of so many parts, and hands them over.
+    pub(crate) fn cut_dialogs(&self, part: usize, parts: usize, is_cut: impl Fn(&Dialog) -> bool) -> Vec<Dialog> {
+        let mut gone = Vec::new();
+        for stripe in self.dialogs.iter().skip(part).step_by(parts.max(1)) {
+            let before = gone.len();
+            lock(stripe).cut(&is_cut, &mut gone);
+            self.calls.fetch_sub((gone.len() - before) as u64, Ordering::Relaxed);
+        }
+        gone
+    }
 }
 
 impl Dialogs {
@@ -148,6 +164,27 @@ impl Dialogs {
         true
     }
 
+    /// Ends dialogs whose backend was cut, and moves them into `gone`.
+    fn cut(&mut self, is_cut: &impl Fn(&Dialog) -> bool, gone: &mut Vec<Dialog>) {
+        let changed = &mut self.changed;
+        self.table.retain(|_, dialogs| {
+            let mut at = 0;
+            while let Some(dialog) = dialogs.get(at) {
+                if !is_cut(dialog) {
+                    at += 1;
+                    continue;
+                }
+                let dialog = dialogs.remove(at);
+                if dialog.logged {
+                    let (key, to_tag) = (dialog.key, dialog.to_tag);
+                    changed.push(log::DialogChange::Ended { key, to_tag });
+                }
+                gone.push(dialog);
+            }
+            !dialogs.is_empty()
+        });
+    }
+
     /// Ends dialogs whose time is up; gives their number.
     pub(super) fn sweep(&mut self, now: Instant) -> u64 {
         let mut ended = 0;
@@ -195,7 +232,7 @@ impl Dialogs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{at, dialog_of, flow};
+    use super::super::tests::{at, dialog_of, directory, flow};
     use super::*;
 
     /// One dialog that ends at 60 s, its tags 8 and 9, its binding 11.
@@ -235,6 +272,28 @@ mod tests {
         let [other_tag, other_call] = [DialogKey { from_tag: 7, ..key }, DialogKey { call: 6, ..key }];
         let asked = [(other_tag, 9), (other_call, 9), (key, 8), (key, 9), (key, 9)];
         assert_eq!(asked.map(|(key, to_tag)| dialogs.end(&key, to_tag)), [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_part_gives_up_the_dialogs_of_its_stripes_that_are_cut() {
+        let directory = directory();
+        let mut others = dialog_of(9, 60);
+        others.key.backend = BackendId(4);
+        // Of one Call-ID as well.
+        let mut forked = dialog_of(9, 60);
+        forked.to_tag = 10;
+        for dialog in [others, forked, dialog_of(9, 60), dialog_of((1 << 58) | 9, 60)] {
+            directory.begin_dialog(dialog, 9).expect("room");
+        }
+        let clock = log::WallClock { now: at(2), unix_ms: 1_700_000_000_000 };
+        let mut begun = Vec::new();
+        directory.write_changes(&clock, &mut begun);
+        let cut = |part: usize| directory.cut_dialogs(part, 2, |dialog| dialog.key.backend == BackendId(3)).len();
+        assert_eq!([cut(0), directory.dialogs() as usize, cut(0)], [2, 2, 0]);
+        assert_eq!([cut(1), directory.dialogs() as usize, cut(64)], [1, 1, 0]);
+        let mut ended = Vec::new();
+        directory.write_changes(&clock, &mut ended);
+        assert_eq!((begun.len(), ended.len()), (4 * 77, 3 * 36));
     }
 
     #[test]

@@ -351,7 +351,8 @@ fn read_dialog(clock: &WallClock, reader: &mut Reader<'_>) -> Option<(Dialog, bo
     let ends = clock.instant_of(reader.number()?);
     let counted = reader.byte()? != 0;
     let binding = reader.number()?;
-    let dialog = Dialog { key, to_tag, peer: reader.flow()?, binding, since, ends, ticket: None, logged: true };
+    let dialog =
+        Dialog { key, to_tag, peer: reader.flow()?, binding, since, ends, ticket: None, sides: None, logged: true };
     Some((dialog, counted))
 }
 
@@ -461,6 +462,7 @@ mod tests {
             since: at(1),
             ends: at(1_000),
             ticket: None,
+            sides: None,
             logged: false,
         }
     }

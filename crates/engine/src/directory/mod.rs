@@ -19,6 +19,8 @@ mod kept_flow;
 mod log;
 mod outbound;
 mod people;
+mod refresh;
+mod sides;
 
 pub(crate) use broom::Broom;
 pub(crate) use dialog::{Dialog, DialogKey, Dialogs};
@@ -26,6 +28,8 @@ pub use log::Loaded;
 pub(crate) use log::WallClock;
 pub(crate) use outbound::Outbound;
 pub(crate) use people::{Binding, People, Person};
+pub(crate) use refresh::{Asked, Fresh, Refresh};
+pub(crate) use sides::{Side, Sides, Words};
 
 use crate::id::BackendId;
 use crate::io::Flow;
@@ -148,6 +152,21 @@ impl Directory {
             return;
         };
         locked(&self.people, aor).flow_failed(aor, id, flow);
+    }
+
+    /// The backend's word that makes this REGISTER a mere refresh, if there is one.
+    pub(crate) fn fresh(&self, now: Instant, asked: &Asked) -> Option<Fresh> {
+        locked(&self.people, asked.aor).person(asked.aor)?.fresh(now, asked)
+    }
+
+    /// That refresh was answered; there were so many outages so far, none of them of its backend.
+    pub(crate) fn refreshed(&self, now: Instant, asked: &Asked, outages: u64) {
+        locked(&self.people, asked.aor).refreshed(now, asked, outages);
+    }
+
+    /// Remembers, or forgets, what a refresh of this flow must say to need no word to the backend.
+    pub(crate) fn set_refresh(&self, now: Instant, aor: u64, id: u64, reg_id: Option<u32>, refresh: Option<Refresh>) {
+        locked(&self.people, aor).set_refresh(now, aor, id, reg_id, refresh);
     }
 
     /// Looks at a user. The lock is held meanwhile.
@@ -323,6 +342,7 @@ mod tests {
             since: at(1),
             ends: at(until),
             ticket: None,
+            sides: None,
             logged: false,
         }
     }

@@ -1,6 +1,7 @@
 //! Users and their bindings (RFC 3261 §10).
 
 use super::kept_flow::KeptFlow;
+use super::refresh::{Asked, Refresh, Refreshes};
 use super::{Full, Outbound, log};
 use crate::id::BackendId;
 use crate::io::Flow;
@@ -46,6 +47,8 @@ pub(crate) struct Person {
     pub(crate) name: Box<[u8]>,
     /// Newest first.
     pub(crate) bindings: SmallVec<[Binding; 1]>,
+    /// What may be refreshed without a word to the backend.
+    pub(super) refreshes: Refreshes,
     /// The backend the user sticks to.
     backend: BackendId,
     /// Until when; before the first time: not at all.
@@ -55,7 +58,8 @@ pub(crate) struct Person {
 impl Person {
     fn named(name: &[u8]) -> Self {
         let (backend, sticks_until) = (BackendId(0), Instant::default());
-        Self { name: Box::from(name), bindings: SmallVec::new(), backend, sticks_until }
+        let refreshes = Refreshes::default();
+        Self { name: Box::from(name), bindings: SmallVec::new(), refreshes, backend, sticks_until }
     }
 
     /// The live binding with this id.
@@ -114,6 +118,7 @@ impl People {
         };
         let before = person.bindings.len();
         person.bindings.retain(|binding| binding.id != id);
+        person.refreshes.forget(id);
         let removed = person.bindings.len() < before;
         if removed {
             self.changed.push(log::Change::Unbound { aor, id });
@@ -127,11 +132,32 @@ impl People {
             return Vec::new();
         };
         let removed: Vec<u64> = person.bindings.drain(..).map(|old| old.id).collect();
+        person.refreshes.forget_all();
         for &id in &removed {
             self.changed.push(log::Change::Unbound { aor, id });
         }
         self.forget_idle(now, aor);
         removed
+    }
+
+    /// Remembers, or forgets, what a refresh of this flow must say to need no word to the backend.
+    pub(super) fn set_refresh(
+        &mut self,
+        now: Instant,
+        aor: u64,
+        id: u64,
+        reg_id: Option<u32>,
+        refresh: Option<Refresh>,
+    ) {
+        if let Some(person) = self.table.get_mut(&aor) {
+            person.refreshes.set(now, id, reg_id, refresh);
+        }
+    }
+
+    pub(super) fn refreshed(&mut self, now: Instant, asked: &Asked, outages: u64) {
+        if let Some(person) = self.table.get_mut(&asked.aor) {
+            person.refreshes.answered(now, asked, outages);
+        }
     }
 
     pub(super) fn stick(&mut self, aor: u64, backend: BackendId, until: Instant) {
@@ -161,7 +187,10 @@ impl People {
     }
 
     pub(super) fn remove_flow(&mut self, now: Instant, aor: u64, id: u64, reg_id: u32) -> Option<(u32, Box<[u8]>)> {
-        let binding = self.table.get_mut(&aor)?.bindings.iter_mut().find(|known| known.id == id)?;
+        let person = self.table.get_mut(&aor)?;
+        // The backend was told another time for all of them.
+        person.refreshes.forget(id);
+        let binding = person.bindings.iter_mut().find(|known| known.id == id)?;
         let left = binding.let_go(|name, expires| name == Some(reg_id) || expires <= now);
         let first = left.then(|| binding.first_named()).flatten()?;
         self.changed.push(log::Change::Bound { aor, id });
@@ -192,6 +221,7 @@ impl People {
                 }
                 live
             });
+            person.refreshes.keep_to(&person.bindings);
             !person.bindings.is_empty() || person.backend(now).is_some()
         });
         expired

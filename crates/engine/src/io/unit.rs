@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 /// Where the farm listens, for both sides.
 pub(crate) const VIP: &str = "10.0.0.1:5060";
 
-/// The farm `pbx` for `example.com` at [`VIP`] with the boxes `pbx1` at 10.0.1.1 and `pbx2` at 10.0.1.2, which nobody pings.
+/// The farm `pbx` for `example.com` at [`VIP`] with the boxes `pbx1` at 10.0.1.1 and `pbx2` at 10.0.1.2, which nobody checks.
 pub(crate) fn settings(adjust: impl FnOnce(&mut Farm)) -> Settings {
     let boxes: Vec<Backend> = [("pbx1", "10.0.1.1:5060"), ("pbx2", "10.0.1.2:5060")]
         .into_iter()
@@ -24,7 +24,7 @@ pub(crate) fn settings(adjust: impl FnOnce(&mut Farm)) -> Settings {
         .collect();
     let mut farm = World::new("round-robin", boxes).farm;
     for service in &mut farm.services {
-        service.ping.interval = None;
+        service.guardians.clear();
     }
     farm.listeners = vec![listener(VIP, true, true)];
     farm.domains = vec!["example.com".to_owned()];

@@ -1,5 +1,6 @@
 //! The load of a pool's members, side by side, so that a decision reads one array instead of every state.
 
+use super::passive::Quorum;
 use crate::policy::Measure;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
@@ -15,6 +16,7 @@ pub(crate) struct Gauges {
     changed: Vec<AtomicU64>,
     /// Counts changes of a member's standing.
     version: AtomicU64,
+    quorum: Quorum,
 }
 
 impl Gauges {
@@ -25,6 +27,7 @@ impl Gauges {
             total: AtomicU64::new(0),
             changed: (0..members.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             version: AtomicU64::new(0),
+            quorum: Quorum::new(members),
         }
     }
 
@@ -66,6 +69,11 @@ impl Gauges {
                 bits &= bits - 1;
             }
         }
+    }
+
+    /// Who of the members is in use: kept by their states too.
+    pub(super) fn quorum(&self) -> &Quorum {
+        &self.quorum
     }
 
     pub(super) fn version(&self) -> u64 {

@@ -4,9 +4,11 @@
 //! one configuration. Both are shared by all shards. A state tells the pools it is in when its load or its standing changes, so
 //! that a decision never has to ask every backend.
 
+mod checks;
 mod gauges;
 mod health;
 mod latency;
+mod passive;
 mod rate;
 mod state;
 mod ticket;
@@ -15,13 +17,14 @@ mod view;
 pub(crate) mod world;
 
 pub use crate::policy::Ask;
-pub use health::PingFailure;
+pub use checks::CheckView;
 pub use state::BackendState;
 pub use ticket::{CallTicket, Cost, Costs, RegistrationTicket, WorkTicket};
 
 pub(crate) use gauges::Gauges;
 pub(crate) use view::{Member, View};
 
+use crate::io::Event;
 use crate::policy::{Candidates, Memory, Policy};
 use crate::settings::{Farm, Service};
 use sip::Instant;
@@ -36,6 +39,8 @@ pub struct Pool {
     members: Vec<Member>,
     /// Written by the states of the members, see [`BackendState`].
     gauges: Arc<Gauges>,
+    /// Are the answers of the members compared?
+    is_compared: bool,
     /// Held for one decision, less than a microsecond.
     inner: Mutex<Inner>,
 }
@@ -68,6 +73,7 @@ impl Pool {
             policy: service.algorithm,
             members,
             gauges,
+            is_compared: service.passive,
             inner: Mutex::new(Inner { view: View::default(), memory: RefCell::new(memory) }),
         };
         pool.prepare(now);
@@ -121,6 +127,16 @@ impl Pool {
         self.refresh(&mut inner, now);
         let picked = self.pick(&inner, now, &plain)?;
         Some(self.members[picked].index)
+    }
+
+    /// Sets those aside whose answers of the last ten seconds are out of line, as far as there is room. To be called once a second.
+    pub(crate) fn compare(&self, now: Instant) -> Vec<Event> {
+        if !self.is_compared {
+            return Vec::new();
+        }
+        let readings: Vec<_> = self.members.iter().map(|member| member.state.recent_answers(now)).collect();
+        let outliers = passive::outliers(&readings).into_iter();
+        outliers.filter_map(|(member, evidence)| self.members[member].state.on_outlier(now, evidence)).collect()
     }
 
     /// Is any backend available, of whatever level?
@@ -207,7 +223,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::world::{World, at, backend, down, up};
     use super::*;
-    use crate::settings::{Maintenance, Ping};
+    use crate::io::DownCause;
+    use crate::settings::{Guardian, Maintenance};
     use std::time::Duration;
 
     fn picks(world: &World, now: Instant, count: usize) -> Vec<usize> {
@@ -330,12 +347,12 @@ mod tests {
         let ask = Ask::default();
         let home = world.choose(at(0), &ask);
         world.farm.backends[home].maintenance = Maintenance::Drain;
-        world.states[home].configure(&world.farm.backends[home], &Ping::default());
+        world.states[home].configure(&world.farm.backends[home], &[Arc::new(Guardian::options())]);
         assert_ne!(world.choose(at(0), &ask), home);
         assert_eq!(world.states[home].state_name(at(0)), "drain");
         assert!(world.states[home].is_alive(at(0)));
         world.farm.backends[home].maintenance = Maintenance::Off;
-        world.states[home].configure(&world.farm.backends[home], &Ping::default());
+        world.states[home].configure(&world.farm.backends[home], &[Arc::new(Guardian::options())]);
         assert_eq!(world.choose(at(0), &ask), home);
     }
 
@@ -440,6 +457,74 @@ mod tests {
         world.rebuild(at(0));
         let _second = world.states[0].restore_call();
         assert_eq!((gone.reading(0), world.pool.gauges.reading(0)), (1, 2));
+    }
+
+    /// So many answers of each member in this second, after so many milliseconds, so many of them failures.
+    fn answers(world: &World, second: u64, of: &[(u64, u16, u64)]) {
+        for (state, &(count, code, ms)) in world.states.iter().zip(of) {
+            for _ in 0..count {
+                state.on_answer(at(second * 1_000), Duration::from_millis(ms));
+                state.on_final_answer(at(second * 1_000), code);
+            }
+        }
+    }
+
+    fn down_causes(world: &World) -> Vec<Option<DownCause>> {
+        world.states.iter().map(|state| state.down_causes().pop()).collect()
+    }
+
+    #[test]
+    fn who_is_out_of_line_is_set_aside_as_far_as_there_is_room() {
+        let failing = |per_cent: u8| Some(DownCause::Failing { per_cent });
+        let slow = Some(DownCause::Slow { ms: 900, median_ms: 10 });
+        for (of, expected) in [
+            (vec![(20, 200, 10); 3], vec![None, None, None]),
+            (vec![(20, 503, 10), (20, 200, 10)], vec![failing(100), None]),
+            (vec![(19, 503, 10), (20, 200, 10)], vec![None, None]),
+            (vec![(20, 603, 10), (20, 486, 10)], vec![None, None]),
+            (vec![(20, 503, 10)], vec![None]),
+            (vec![(20, 503, 10); 3], vec![failing(100), None, None]),
+            (vec![(20, 503, 10); 4], vec![failing(100), failing(100), None, None]),
+            (vec![(20, 200, 10), (20, 200, 900), (20, 200, 10)], vec![None, slow, None]),
+            (vec![(20, 200, 10), (20, 200, 900)], vec![None, None]),
+        ] {
+            let world = World::equal("round-robin", of.len());
+            answers(&world, 1, &of);
+            let told = world.pool.compare(at(2_000));
+            let causes = down_causes(&world);
+            // A geometric mean is exact to the millisecond at least.
+            assert_eq!(causes, expected, "{of:?}");
+            assert_eq!(told.len(), causes.iter().flatten().count(), "each is told of: {of:?}");
+            assert!(world.pool.compare(at(2_000)).is_empty(), "once");
+        }
+    }
+
+    #[test]
+    fn a_service_may_do_without_passive_detection() {
+        let mut world = World::equal("round-robin", 3);
+        world.farm.services[0].passive = false;
+        world.rebuild(at(0));
+        answers(&world, 1, &[(20, 503, 10), (20, 200, 900), (20, 200, 10)]);
+        assert!(world.pool.compare(at(2_000)).is_empty());
+        for _ in 0..3 {
+            world.states[0].on_timeout(at(2_000));
+        }
+        assert!(!world.states[0].is_available(at(2_000)), "time-outs always count");
+    }
+
+    #[test]
+    fn who_comes_back_is_not_judged_by_its_old_answers() {
+        let world = World::equal("weight", 2);
+        answers(&world, 1, &[(50, 503, 10)]);
+        assert_eq!(world.pool.compare(at(1_500)).len(), 1);
+        assert!(world.states[0].claim_trial(at(6_500)));
+        assert!(world.states[0].on_final_answer(at(6_900), 200).is_some());
+        assert!(world.pool.compare(at(7_000)).is_empty(), "within ten seconds of its failures");
+        assert_eq!(picks(&world, at(7_000), 22).iter().filter(|&&pick| pick == 0).count(), 2, "slow start");
+        answers(&world, 8, &[(20, 500, 10)]);
+        assert_eq!(world.pool.compare(at(8_500)).len(), 1);
+        assert!(!world.states[0].is_trial_open(at(18_499)), "twice as long");
+        assert!(world.states[0].is_trial_open(at(18_500)));
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The run-time state of one backend.
 
+use super::checks::CheckView;
 use super::gauges::Gauges;
-use super::health::{Change, Health, PingFailure};
+use super::health::{Change, Health};
 use super::latency::Latency;
 use super::lock;
+use super::passive::{Evidence, Finals, Part, Reading, Times, is_failure};
 use super::rate::Rate;
 use super::ticket::{CallTicket, Cost, Costs, RegistrationTicket, WorkTicket};
 use super::view::Standing;
 use crate::id::BackendId;
-use crate::io::{DownCause, Event};
+use crate::io::{CheckOutcome, DownCause, Event};
 use crate::policy::Measure;
-use crate::settings::{Backend, Maintenance, Ping};
+use crate::settings::{Backend, Guardian, Maintenance};
 use arc_swap::ArcSwap;
 use sip::Instant;
 use std::fmt;
@@ -36,11 +38,21 @@ pub struct BackendState {
     awaiting: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
-    latency: Mutex<Latency>,
+    speed: Mutex<Speed>,
+    finals: Finals,
     health: Mutex<Health>,
     /// An answer would change the health: spares most answers its lock.
     is_suspect: AtomicBool,
+    /// How often it was not set aside for the sake of its pools, since that was last asked for.
+    spared: AtomicU64,
     watchers: ArcSwap<Vec<Watcher>>,
+}
+
+/// How fast it answers: now, as its policy compares it, and for the last ten seconds, as passive detection does.
+#[derive(Debug)]
+struct Speed {
+    latency: Latency,
+    times: Times,
 }
 
 /// A pool this backend is in.
@@ -64,18 +76,20 @@ impl BackendState {
             awaiting: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            latency: Mutex::new(Latency::new(now)),
+            speed: Mutex::new(Speed { latency: Latency::new(now), times: Times::default() }),
+            finals: Finals::default(),
             health: Mutex::new(Health::new()),
             is_suspect: AtomicBool::new(false),
+            spared: AtomicU64::new(0),
             watchers: ArcSwap::from_pointee(Vec::new()),
         }
     }
 
-    /// Takes in the settings, at the start and on every reload. Load and health stay.
-    pub fn configure(&self, backend: &Backend, ping: &Ping) {
+    /// Takes in the settings, at the start and on every reload. Load and health stay, but for what guardians found that left.
+    pub fn configure(&self, backend: &Backend, guardians: &[Arc<Guardian>]) {
         self.max_calls.store(u64::from(backend.max_calls), SeqCst);
         self.rate.configure(backend.max_rate);
-        self.change_health(|health| health.configure(backend, ping));
+        self.change_health(|health| health.configure(backend, guardians));
     }
 
     pub fn id(&self) -> BackendId {
@@ -90,10 +104,11 @@ impl BackendState {
         self.standing(now).is_available
     }
 
-    /// Does it answer, as far as we know, and may calls under way go on there? Also true in maintenance `drain`.
+    /// Does it answer, as far as we know, and may calls under way go on there? Also true in maintenance `drain`, and of one that is
+    /// set aside because its answers are bad or late.
     pub fn is_alive(&self, _now: Instant) -> bool {
         let health = lock(&self.health);
-        health.is_alive() && health.maintenance() != Maintenance::Cut
+        health.is_answering() && health.maintenance() != Maintenance::Cut
     }
 
     /// Is `max_rate` reached, or `max_calls` where the request is a call?
@@ -103,7 +118,7 @@ impl BackendState {
 
     /// `cut`, `drain`, `down`, `full` or `up`, the first that holds. Whether a backend left the configuration is not known here.
     pub fn state_name(&self, _now: Instant) -> &'static str {
-        let health = *lock(&self.health);
+        let health = lock(&self.health);
         match health.maintenance() {
             Maintenance::Cut => "cut",
             Maintenance::Drain => "drain",
@@ -113,9 +128,24 @@ impl BackendState {
         }
     }
 
-    /// Why it is down; `None` while it is alive.
-    pub fn down_cause(&self) -> Option<DownCause> {
-        lock(&self.health).down_cause()
+    /// Everything that keeps it down or set aside; empty while it is in use.
+    pub fn down_causes(&self) -> Vec<DownCause> {
+        lock(&self.health).down_causes()
+    }
+
+    /// What its guardians found lately.
+    pub fn checks(&self) -> Vec<CheckView> {
+        lock(&self.health).checks()
+    }
+
+    /// Has the guardian of this name seen something that it is not yet sure of? Then it had better look again soon.
+    pub fn is_undecided(&self, guardian: &str) -> bool {
+        lock(&self.health).is_undecided(guardian)
+    }
+
+    /// Does the guardian of this name cut what goes on at a backend that it finds down?
+    pub(crate) fn is_cut_by(&self, guardian: &str) -> bool {
+        lock(&self.health).is_cut_by(guardian)
     }
 
     /// When a final answer last counted as a failure, and its status.
@@ -192,30 +222,42 @@ impl BackendState {
 
     /// Time to the first answer: peak-EWMA as of the last one, zero before the first.
     pub fn latency(&self) -> Duration {
-        lock(&self.latency).value()
+        lock(&self.speed).latency.value()
     }
 
     /// The first answer to a request came after `elapsed`, whatever it says.
     pub fn on_answer(&self, now: Instant, elapsed: Duration) -> Option<Event> {
-        lock(&self.latency).record(now, elapsed);
-        self.publish(&[Measure::Answer]);
-        if !self.is_suspect.load(SeqCst) {
-            return None;
+        {
+            let mut speed = lock(&self.speed);
+            speed.latency.record(now, elapsed);
+            speed.times.add(now, elapsed);
         }
-        let change = self.change_health(|health| health.on_answer(now));
-        self.event(change)
+        self.publish(&[Measure::Answer]);
+        self.if_suspect(|health| health.on_answer(now, elapsed))
     }
 
-    /// A final answer that counts as a failure of the backend. Also reported to [`BackendState::on_answer`] if it was the first.
-    pub fn on_failure_answer(&self, now: Instant, code: u16) {
+    /// An answer to a ping of ours came after `elapsed`. It is no measure of how the backend serves.
+    pub fn on_pong(&self, now: Instant, elapsed: Duration) -> Option<Event> {
+        lock(&self.speed).latency.record(now, elapsed);
+        self.publish(&[Measure::Answer]);
+        self.if_suspect(|health| health.on_life(now))
+    }
+
+    /// The final answer to a request. Also reported to [`BackendState::on_answer`] if it was the first.
+    pub fn on_final_answer(&self, now: Instant, code: u16) -> Option<Event> {
+        self.finals.count(now, is_failure(code));
+        if code < 500 {
+            return self.if_suspect(|health| health.on_final_answer(now, code));
+        }
         self.failures.fetch_add(1, SeqCst);
-        self.change_health(|health| health.on_failure_answer(now, code));
+        let change = self.change_health(|health| health.on_final_answer(now, code));
+        self.event(change)
     }
 
     /// A request got no answer in time.
     pub fn on_timeout(&self, now: Instant) -> Option<Event> {
         self.failures.fetch_add(1, SeqCst);
-        let change = self.change_health(|health| health.on_timeout(now));
+        let change = self.change_health(|health| health.on_timeout(now, || self.has_room()));
         self.event(change)
     }
 
@@ -226,10 +268,35 @@ impl BackendState {
         self.event(change)
     }
 
-    /// The outcome of a ping: the status of its final answer, or why there was none.
-    pub fn on_ping(&self, now: Instant, result: Result<u16, PingFailure>) -> Option<Event> {
-        let change = self.change_health(|health| health.on_ping(now, result));
+    /// The outcome of a check by the guardian of this name; of one that is none of this backend's nothing comes.
+    pub fn on_check(&self, now: Instant, guardian: &str, outcome: &CheckOutcome) -> Option<Event> {
+        let change = self.change_health(|health| health.on_check(now, guardian, outcome));
         self.event(change)
+    }
+
+    /// What passive detection found out by comparing.
+    pub(super) fn on_outlier(&self, now: Instant, evidence: Evidence) -> Option<Event> {
+        let change = self.change_health(|health| health.on_outlier(now, evidence, || self.has_room()));
+        self.event(change)
+    }
+
+    /// Its answers of the last ten seconds; `None` while it is not in use.
+    pub(super) fn recent_answers(&self, now: Instant) -> Option<Reading> {
+        let since = {
+            let health = lock(&self.health);
+            if health.part() != Part::Serving {
+                return None;
+            }
+            health.judged_at()
+        };
+        let (finals, failures) = self.finals.sum(now, since);
+        let (answers, typical) = lock(&self.speed).times.typical(now, since);
+        Some(Reading { finals, failures, answers, typical })
+    }
+
+    /// How often it was spared since this was last called.
+    pub(crate) fn take_spared(&self) -> u64 {
+        self.spared.swap(0, SeqCst)
     }
 
     pub(super) fn standing(&self, now: Instant) -> Standing {
@@ -252,6 +319,10 @@ impl BackendState {
             more.push(watcher.clone());
             more
         });
+        // After the watcher is there: a change from now on is told to it, one before is read here.
+        let health = lock(&self.health);
+        gauges.quorum().set(member, health.part());
+        drop(health);
         self.publish(&[gauges.measure()]);
     }
 
@@ -301,6 +372,30 @@ impl BackendState {
         }
     }
 
+    /// An answer came, which matters to few.
+    fn if_suspect(&self, change: impl FnOnce(&mut Health) -> Option<Change>) -> Option<Event> {
+        if !self.is_suspect.load(SeqCst) {
+            return None;
+        }
+        let change = self.change_health(change);
+        self.event(change)
+    }
+
+    /// Takes the place of one set aside in each of its pools, if all of them have one left. The health is locked meanwhile, so that
+    /// what it is to the pools does not change.
+    fn has_room(&self) -> bool {
+        let watchers = self.watchers.load();
+        let refuses = |watcher: &Watcher| !watcher.gauges.quorum().claim(watcher.member);
+        let Some(refusing) = watchers.iter().position(refuses) else {
+            return true;
+        };
+        for watcher in watchers.iter().take(refusing) {
+            watcher.gauges.quorum().set(watcher.member, Part::Serving);
+        }
+        self.spared.fetch_add(1, SeqCst);
+        false
+    }
+
     /// Changes the health and tells the pools if that changes the standing.
     fn change_health<R>(&self, change: impl FnOnce(&mut Health) -> R) -> R {
         let mut health = lock(&self.health);
@@ -308,11 +403,18 @@ impl BackendState {
         let result = change(&mut health);
         let is_changed = health.shape() != before;
         self.is_suspect.store(health.is_suspect(), SeqCst);
+        if !is_changed {
+            return result;
+        }
+        let watchers = self.watchers.load();
+        // Under the lock, so that the last change is what stays written.
+        let part = health.part();
+        for watcher in watchers.iter() {
+            watcher.gauges.quorum().set(watcher.member, part);
+        }
         drop(health);
-        if is_changed {
-            for watcher in self.watchers.load().iter() {
-                watcher.gauges.outdate();
-            }
+        for watcher in watchers.iter() {
+            watcher.gauges.outdate();
         }
         result
     }
@@ -348,7 +450,7 @@ impl BackendState {
             Measure::Answer => {
                 // In logarithms: the latency times the requests that wait, and the one to come.
                 let queue = self.awaiting.load(SeqCst) as f64 + 1.0;
-                (lock(&self.latency).score() + queue.log2()).to_bits()
+                (lock(&self.speed).latency.score() + queue.log2()).to_bits()
             }
         }
     }
@@ -370,13 +472,13 @@ impl fmt::Debug for BackendState {
 mod tests {
     use super::*;
     use crate::io::UpCause;
-    use crate::pool::world::{World, at, backend};
+    use crate::pool::world::{World, at, backend, failed, good, guardian};
 
     fn state(change: impl FnOnce(&mut Backend)) -> Arc<BackendState> {
         let mut backend = backend("a");
         change(&mut backend);
         let state = Arc::new(BackendState::new(backend.id, at(0)));
-        state.configure(&backend, &Ping::default());
+        state.configure(&backend, &[Arc::new(Guardian::options())]);
         state
     }
 
@@ -444,7 +546,7 @@ mod tests {
         let mut tickets: Vec<Option<CallTicket>> = (0..3).map(|_| state.take_call(at(0))).collect();
         let mut lower = backend("a");
         lower.max_calls = 1;
-        state.configure(&lower, &Ping::default());
+        state.configure(&lower, &[]);
         assert_eq!(state.calls(), 3);
         tickets.truncate(1);
         assert!(state.is_full(at(0), true));
@@ -461,12 +563,12 @@ mod tests {
         let down = Event::BackendDown { backend: id, cause: DownCause::Unreachable };
         assert_eq!(state.on_unreachable(at(0)), Some(down));
         assert_eq!(state.state_name(at(0)), "down");
-        assert_eq!(state.down_cause(), Some(DownCause::Unreachable));
+        assert_eq!(state.down_causes(), [DownCause::Unreachable]);
         let up = Event::BackendUp { backend: id, cause: UpCause::Answered };
         assert_eq!(state.on_answer(at(1), Duration::from_millis(1)), Some(up));
         assert_eq!(state.state_name(at(1)), "up");
-        assert_eq!(state.down_cause(), None);
-        state.on_failure_answer(at(2), 503);
+        assert!(state.down_causes().is_empty());
+        assert_eq!(state.on_final_answer(at(2), 503), None);
         assert_eq!((state.failures(), state.last_failure()), (2, Some((at(2), 503))));
     }
 
@@ -498,8 +600,9 @@ mod tests {
         }
         state.on_timeout(at(0));
         state.on_unreachable(at(0));
-        state.on_failure_answer(at(0), 503);
-        state.on_failure_answer(at(0), 500);
+        for code in [503, 500, 499, 200] {
+            state.on_final_answer(at(0), code);
+        }
         assert_eq!((state.requests(), state.failures()), (3, 4));
     }
 
@@ -544,5 +647,108 @@ mod tests {
         first.answered();
         drop(others);
         assert!(reads(10.0), "nobody waits any more");
+    }
+
+    /// Boxes of one service, of which these were reported unreachable.
+    fn pool_of(members: usize, unreachable: &[usize]) -> World {
+        let world = World::equal("round-robin", members);
+        for &member in unreachable {
+            assert!(world.states[member].on_unreachable(at(0)).is_some());
+        }
+        world
+    }
+
+    fn times_out(state: &BackendState, now: Instant) -> Option<Event> {
+        let events: Vec<Event> = (0..3).filter_map(|_| state.on_timeout(now)).collect();
+        events.into_iter().next()
+    }
+
+    #[test]
+    fn never_more_than_half_of_a_pool_is_set_aside_by_passive_evidence() {
+        for (members, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
+            let world = pool_of(members, &[]);
+            let gone = world.states.iter().filter(|state| times_out(state, at(0)).is_some()).count();
+            assert_eq!(gone, most, "of {members}");
+            let spared: u64 = world.states.iter().map(|state| state.take_spared()).sum();
+            assert_eq!(spared, (members - most) as u64, "of {members}");
+            assert_eq!(world.states.iter().map(|state| state.take_spared()).sum::<u64>(), 0, "told once");
+            assert_eq!(world.states.iter().filter(|state| state.is_available(at(0))).count(), members - most);
+        }
+    }
+
+    #[test]
+    fn what_the_network_reports_needs_no_room_but_takes_it() {
+        let all = pool_of(3, &[0, 1, 2]);
+        assert!(all.states.iter().all(|state| !state.is_available(at(0))));
+        let one = pool_of(3, &[0]);
+        assert_eq!(times_out(&one.states[1], at(0)), None);
+        assert!(one.states[0].on_answer(at(1), Duration::from_millis(1)).is_some());
+        assert!(times_out(&one.states[1], at(2)).is_some(), "there is room again");
+    }
+
+    #[test]
+    fn who_is_down_or_in_maintenance_makes_the_pool_smaller() {
+        let mut world = World::equal("round-robin", 4);
+        let options = [Arc::new(Guardian::options())];
+        assert!(times_out(&world.states[0], at(0)).is_some());
+        crate::pool::world::down(&world.states[1], at(0));
+        assert_eq!(times_out(&world.states[2], at(0)), None, "one of three is gone");
+        crate::pool::world::up(&world.states[1], at(1));
+        world.farm.backends[1].maintenance = Maintenance::Drain;
+        world.states[1].configure(&world.farm.backends[1], &options);
+        assert_eq!(times_out(&world.states[2], at(2)), None);
+        world.farm.backends[1].maintenance = Maintenance::Off;
+        world.states[1].configure(&world.farm.backends[1], &options);
+        assert!(times_out(&world.states[2], at(3)).is_some(), "two of four");
+        // A new pool of the same states counts the same.
+        world.rebuild(at(4));
+        assert_eq!(times_out(&world.states[3], at(4)), None);
+    }
+
+    #[test]
+    fn all_pools_of_a_backend_must_allow_it() {
+        let world = World::equal("round-robin", 4);
+        let mut second = world.farm.services[0].clone();
+        second.backends = vec![0, 1];
+        let pair = super::super::Pool::new(&world.farm, &second, &world.states, 0, at(0));
+        assert!(times_out(&world.states[0], at(0)).is_some());
+        assert_eq!(times_out(&world.states[1], at(0)), None, "two of four may go, but not both of the pair");
+        assert!(times_out(&world.states[2], at(0)).is_some(), "what the other pool allowed was given back");
+        drop(pair);
+        assert!(world.states[2].on_answer(at(5_000), Duration::from_millis(1)).is_some());
+        assert!(times_out(&world.states[1], at(5_000)).is_some(), "a pool that is gone has no say");
+    }
+
+    #[test]
+    fn checks_are_told_by_their_names() {
+        let state = state(|_| {});
+        state.configure(&backend("a"), &[guardian("a", 1, 2), guardian("b", 1, 1)]);
+        let id = state.id();
+        assert_eq!(state.on_check(at(1), "a", &failed("odd")), None);
+        assert!(state.is_undecided("a") && !state.is_undecided("b"));
+        let cause = DownCause::Check { guardian: "a".into(), reason: "odd".into() };
+        assert_eq!(state.on_check(at(2), "a", &failed("odd")), Some(Event::BackendDown { backend: id, cause }));
+        assert_eq!(state.on_check(at(3), "b", &failed("gone")), None);
+        assert_eq!((state.down_causes().len(), state.state_name(at(3))), (2, "down"));
+        let checks = state.checks();
+        let seen: Vec<(&str, usize)> = checks.iter().map(|check| (&*check.guardian, check.history.len())).collect();
+        assert_eq!(seen, [("a", 2), ("b", 1)]);
+        assert_eq!(state.on_check(at(4), "b", &good()), None);
+        let up = Event::BackendUp { backend: id, cause: UpCause::Check("a".into()) };
+        assert_eq!(state.on_check(at(5), "a", &good()), Some(up));
+        assert!(!state.is_cut_by("a"));
+    }
+
+    #[test]
+    fn a_ping_says_nothing_of_how_requests_are_served() {
+        let state = state(|_| {});
+        for _ in 0..20 {
+            state.on_pong(at(1_000), Duration::from_millis(1));
+            state.on_answer(at(1_000), Duration::from_millis(64));
+        }
+        let reading = state.recent_answers(at(1_000)).expect("it is in use");
+        assert_eq!((reading.answers, reading.typical), (20, Duration::from_millis(64)));
+        state.on_unreachable(at(1_000));
+        assert_eq!(state.recent_answers(at(1_000)), None);
     }
 }

@@ -1,11 +1,12 @@
 //! A small farm for the tests of balancing.
 
-use super::{Ask, BackendState, PingFailure, Pool};
+use super::{Ask, BackendState, Pool};
 use crate::id::{BackendId, FarmId};
+use crate::io::CheckOutcome;
 use crate::policy::by_name;
 use crate::settings::{
-    Backend, Failover, Fallback, Farm, Maintenance, Persistence, Ping, Ports, Registrations, Rule, Service, Symmetric,
-    Transport, Verify,
+    Backend, Failover, Fallback, Farm, Guardian, Maintenance, Persistence, Ports, Registrations, Rule, Service,
+    Symmetric, Transport, Verify,
 };
 use sip::Instant;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,7 +29,7 @@ impl World {
             .iter()
             .map(|backend| {
                 let state = Arc::new(BackendState::new(backend.id, at(0)));
-                state.configure(backend, &Ping::default());
+                state.configure(backend, &[Arc::new(Guardian::options())]);
                 state
             })
             .collect();
@@ -58,20 +59,34 @@ pub(crate) fn at(ms: u64) -> Instant {
     Instant::from_micros(ms * 1_000)
 }
 
-/// Lets pings take the backend down.
+/// Lets its check take the backend down.
 pub(crate) fn down(state: &BackendState, now: Instant) {
-    for _ in 0..Ping::default().fall {
-        state.on_ping(now, Err(PingFailure::Timeout));
+    for _ in 0..Guardian::options().fall {
+        state.on_check(now, "options", &failed("no answer"));
     }
     assert!(!state.is_available(now));
 }
 
-/// Lets pings bring the backend up.
+/// Lets its check bring the backend up.
 pub(crate) fn up(state: &BackendState, now: Instant) {
-    for _ in 0..Ping::default().rise {
-        state.on_ping(now, Ok(200));
+    for _ in 0..Guardian::options().rise {
+        state.on_check(now, "options", &good());
     }
     assert!(state.is_available(now));
+}
+
+/// A guardian that asks by OPTIONS.
+pub(crate) fn guardian(name: &str, rise: u32, fall: u32) -> Arc<Guardian> {
+    Arc::new(Guardian { name: name.into(), rise, fall, ..Guardian::options() })
+}
+
+/// A check that was answered after a millisecond.
+pub(crate) fn good() -> CheckOutcome {
+    CheckOutcome::Good { took: Duration::from_millis(1) }
+}
+
+pub(crate) fn failed(reason: &str) -> CheckOutcome {
+    CheckOutcome::Failed { reason: reason.into() }
 }
 
 /// A backend of weight 1 and priority 1 without limits, with 30 s of slow start.
@@ -105,7 +120,8 @@ fn farm(algorithm: &str, backends: Vec<Backend>) -> Farm {
         callee_affinity: true,
         request_uri_backend: false,
         failover: Failover::default(),
-        ping: Ping::default(),
+        guardians: vec![Arc::new(Guardian::options())],
+        passive: true,
         fallback: Fallback::Status(503),
         egress: Vec::new(),
         backends: (0..backends.len()).collect(),
@@ -116,6 +132,7 @@ fn farm(algorithm: &str, backends: Vec<Backend>) -> Farm {
         listeners: Vec::new(),
         domains: Vec::new(),
         registrations: Registrations::Contact,
+        max_expires: None,
         stateless: false,
         symmetric: Symmetric::Auto,
         keepalive: None,

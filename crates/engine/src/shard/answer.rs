@@ -96,7 +96,7 @@ impl Core {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one place where every answer of ours is judged and sent")]
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         running: &Running,
         now: Instant,

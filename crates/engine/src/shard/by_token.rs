@@ -87,7 +87,8 @@ impl Core {
         self.edits.remove_values(message, &[ours]);
         upstream::add_length(message, &branch.upstream, &mut self.edits);
         if message.method() == Method::Register {
-            register::restore_known(now, message, &self.shared.directory, &mut self.edits);
+            let longest = self.longest_told(&branch.upstream);
+            register::restore_known(now, message, &self.shared.directory, longest, &mut self.edits);
         }
         if message.status_line().is_some_and(|line| line.code == 503) {
             upstream::hide_overload(message, &mut self.edits);

@@ -14,12 +14,14 @@
 //! by_token  what needs no state                   §16.11
 //! answer    responses of our own                  §8.2.6
 //! ping      OPTIONS to the backends
+//! farewell  BYE for the calls of a backend that was cut   §15
 //! ```
 
 mod answer;
 mod by_token;
 mod cancel;
 mod failover;
+mod farewell;
 mod flows;
 mod large;
 mod ping;
@@ -34,11 +36,11 @@ use crate::context::Context;
 use crate::counters::{Counter, Counters};
 use crate::directory::Broom;
 use crate::io::{Event, Flow, Input, Output, Packet};
-use crate::outage::Outage;
 use crate::running::Running;
 use crate::shared::Shared;
 use crate::table::{Entry, Id, Table, Tombstone};
 use crate::wheel::Wheel;
+use farewell::Farewells;
 use ping::Pinger;
 use sip::transaction::Timing;
 use sip::{Edits, Instant};
@@ -66,6 +68,7 @@ struct Core {
     scratch: Vec<u8>,
     random: u64,
     pinger: Pinger,
+    farewells: Farewells,
     broom: Broom,
     /// The limit last told of, and when.
     limit_told: Option<Instant>,
@@ -78,9 +81,17 @@ enum Timer {
     Transaction(Id),
     Sweep,
     Ping,
+    /// One BYE of our own.
+    Farewell(Id),
+    /// Those that wait for their turn.
+    Farewells,
 }
 
 const TIMING: Timing = Timing::DEFAULT;
+
+/// What kind a request of our own is of stands in the place of the attempt in its branch.
+const PING: u8 = 0;
+const FAREWELL: u8 = 1;
 
 impl Shard {
     /// The shard with this index, of as many as `shared` was made for.
@@ -98,6 +109,7 @@ impl Shard {
             scratch: Vec::new(),
             random: shared.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             pinger: Pinger::default(),
+            farewells: Farewells::default(),
             broom: Broom::new(index, shared.shards()),
             limit_told: None,
             outages_seen: shared.outages.count(),
@@ -124,11 +136,13 @@ impl Shard {
                 self.core.undelivered(&self.running, now, flow, returned);
             }
         }
+        self.core.compare_answers(&self.running, now);
         self.core.follow_outages(&self.running, now);
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.core.turn(&self.running, now);
+        self.core.compare_answers(&self.running, now);
         self.core.follow_outages(&self.running, now);
     }
 
@@ -160,10 +174,24 @@ impl Core {
     /// What became of a backend, if that changed.
     fn tell_if(&mut self, now: Instant, event: Option<Event>) {
         if let Some(event) = event {
-            if let Event::BackendDown { backend, .. } = event {
-                self.shared.outages.record(Outage { backend, at: now });
-            }
+            self.shared.follow(now, &event);
             self.tell(event);
+        }
+    }
+
+    /// Sets aside whose answers are out of line, once a second in one of the shards.
+    fn compare_answers(&mut self, running: &Running, now: Instant) {
+        if !self.shared.is_time_to_compare(now) {
+            return;
+        }
+        for farm in running.farms() {
+            for pool in &farm.running.pools {
+                for event in pool.compare(now) {
+                    self.tell_if(now, Some(event));
+                }
+            }
+            let spared: u64 = farm.running.states.iter().map(|state| state.take_spared()).sum();
+            (0..spared).for_each(|_| self.count(Counter::PassiveSpared));
         }
     }
 

@@ -1,12 +1,15 @@
-//! The first active check: OPTIONS to every backend, its answers counted by rise and fall.
+//! The active check that the engine makes itself: OPTIONS to every backend that a guardian of this kind watches.
+//!
+//! Once in its interval, with a tenth of jitter; and sooner, while the last outcomes did not decide anything: a box that is gone is
+//! found out in little more than `fall` timeouts, however long the interval.
 
-use super::{Core, Timer};
+use super::{Core, PING, Timer};
 use crate::counters::Counter;
-use crate::io::{Flow, Packet};
-use crate::pool::{BackendState, PingFailure};
+use crate::io::{CheckOutcome, Flow, Packet};
+use crate::pool::BackendState;
 use crate::reach::Reach;
-use crate::running::{Running, WrittenAddress, ping_of};
-use crate::settings::{Ping, Transport};
+use crate::running::{FarmView, Running, WrittenAddress, guardians_of};
+use crate::settings::{Accept, Backend, Guardian, Transport};
 use crate::token::Branch;
 use sip::{Checked, Instant};
 use std::sync::Arc;
@@ -15,7 +18,10 @@ use std::time::Duration;
 /// RFC 3261 §17.1.2.2, Timer E.
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(500);
 
-/// The backends that this shard pings.
+/// From an outcome that leaves its guardian in doubt to the next ping: a tenth of the interval, and at least this.
+const LEAST_RECHECK: Duration = Duration::from_millis(500);
+
+/// The backends that this shard pings, once for each of their guardians that ask by OPTIONS.
 #[derive(Debug, Default)]
 pub(super) struct Pinger {
     targets: Vec<Target>,
@@ -29,8 +35,8 @@ struct Target {
     flow: Flow,
     /// Our address, as the backend sees it.
     written: WrittenAddress,
-    settings: Ping,
-    interval: Duration,
+    guardian: Arc<Guardian>,
+    accept: Accept,
     next_at: Instant,
     waiting: Option<Waiting>,
 }
@@ -53,32 +59,33 @@ impl Core {
         let shards = self.shared.shards().max(1);
         for farm in running.farms() {
             for (at, backend) in farm.settings.backends.iter().enumerate() {
-                let settings = ping_of(farm.settings, backend);
-                let mine = backend.id.0 as usize % shards == usize::from(self.index);
-                let (true, Some(interval)) = (mine, settings.interval) else {
+                if backend.id.0 as usize % shards != usize::from(self.index) {
+                    continue;
+                }
+                let Some((flow, written)) = ping_flow(running, farm, backend) else {
                     continue;
                 };
-                let Some(flow) = farm.flow_towards(true, Reach::of(backend).by_itself(farm.settings)) else {
-                    continue;
-                };
-                let Some((_, listener)) = running.listener(flow.listener) else {
-                    continue;
-                };
-                let known = before.iter().position(|target| target.state.id() == backend.id && target.flow == flow);
-                let (next_at, waiting) = match known.map(|at| before.swap_remove(at)) {
-                    Some(target) => (target.next_at, target.waiting),
-                    // The first round comes at once, spread over a second.
-                    None => (now + Duration::from_millis(self.next_random() % 1_000), None),
-                };
-                self.pinger.targets.push(Target {
-                    state: Arc::clone(&farm.running.states[at]),
-                    flow,
-                    written: farm.written(listener, flow.local, true),
-                    settings,
-                    interval,
-                    next_at,
-                    waiting,
-                });
+                for guardian in guardians_of(farm.settings, backend) {
+                    let Some(accept) = guardian.options.clone() else {
+                        continue;
+                    };
+                    let known = before.iter().position(|target| target.is_of(backend, &guardian, &flow));
+                    let (next_at, waiting) = match known.map(|at| before.swap_remove(at)) {
+                        // The interval may have been longer.
+                        Some(target) => (target.next_at.min(now + guardian.interval), target.waiting),
+                        // The first round comes at once, spread over a second.
+                        None => (now + Duration::from_millis(self.next_random() % 1_000), None),
+                    };
+                    self.pinger.targets.push(Target {
+                        state: Arc::clone(&farm.running.states[at]),
+                        flow,
+                        written: written.clone(),
+                        guardian,
+                        accept,
+                        next_at,
+                        waiting,
+                    });
+                }
             }
         }
         self.arm_pings(now);
@@ -100,9 +107,9 @@ impl Core {
         if let Some(waiting) = &mut target.waiting {
             if waiting.gives_up <= now {
                 target.waiting = None;
-                let state = Arc::clone(&target.state);
+                let reason = format!("no answer to OPTIONS within {}", in_words(target.guardian.timeout));
                 self.count(Counter::PingFailures);
-                self.ping_ended(now, &state, Err(PingFailure::Timeout));
+                self.ping_ended(now, at, &CheckOutcome::Failed { reason: reason.into() });
             } else if waiting.again_at <= now {
                 waiting.again_after *= 2;
                 waiting.again_at = now + waiting.again_after;
@@ -126,7 +133,7 @@ impl Core {
             own: true,
             shard: self.index,
             index: at as u32,
-            attempt: 0,
+            attempt: PING,
             sequence,
             epoch: self.shared.secrets.epoch,
             loop_hash: 0,
@@ -160,15 +167,16 @@ impl Core {
         let target = &mut self.pinger.targets[at];
         let repeats = target.written.transport() == Transport::Udp;
         // A tenth of jitter keeps backends and units from beating together.
-        let spread = target.interval / 10;
+        let Guardian { interval, timeout, .. } = *target.guardian;
+        let spread = interval / 10;
         let jitter = Duration::from_micros(jitter % (spread.as_micros() as u64).max(1));
-        target.next_at = now + (target.interval - spread / 2) + jitter;
+        target.next_at = now + (interval - spread / 2) + jitter;
         target.waiting = Some(Waiting {
             sequence,
             packet: packet.clone(),
             sent_at: now,
-            gives_up: now + target.settings.timeout,
-            again_at: if repeats { now + FIRST_RETRANSMISSION } else { now + target.settings.timeout },
+            gives_up: now + timeout,
+            again_at: if repeats { now + FIRST_RETRANSMISSION } else { now + timeout },
             again_after: FIRST_RETRANSMISSION,
         });
         let flow = target.flow;
@@ -182,35 +190,51 @@ impl Core {
         if code < 200 {
             return;
         }
-        let Some((state, sent_at)) = self.take_waiting(branch) else {
+        let Some((at, sent_at)) = self.take_waiting(branch) else {
             self.count(Counter::StrayResponses);
             return;
         };
-        let event = state.on_answer(now, now.saturating_since(sent_at));
+        let target = &self.pinger.targets[at];
+        let took = now.saturating_since(sent_at);
+        let outcome = if target.accept.takes(code) {
+            CheckOutcome::Good { took }
+        } else {
+            CheckOutcome::Failed { reason: format!("OPTIONS answered {code}").into() }
+        };
+        let event = target.state.on_pong(now, took);
         self.tell_if(now, event);
-        self.ping_ended(now, &state, Ok(code));
+        self.ping_ended(now, at, &outcome);
+        self.arm_pings(now);
     }
 
     /// The kernel could not deliver a ping.
     pub(super) fn ping_unreachable(&mut self, now: Instant, branch: &Branch) {
-        if let Some((state, _)) = self.take_waiting(branch) {
+        if let Some((at, _)) = self.take_waiting(branch) {
             self.count(Counter::PingFailures);
-            let event = state.on_ping(now, Err(PingFailure::Unreachable));
-            self.tell_if(now, event);
+            self.ping_ended(now, at, &CheckOutcome::Failed { reason: Arc::from(UNREACHABLE) });
+            self.arm_pings(now);
         }
     }
 
-    fn take_waiting(&mut self, branch: &Branch) -> Option<(Arc<BackendState>, Instant)> {
-        let target = self.pinger.targets.get_mut(branch.index as usize)?;
-        if target.waiting.as_ref()?.sequence != branch.sequence {
-            return None;
-        }
-        let waiting = target.waiting.take()?;
-        Some((Arc::clone(&target.state), waiting.sent_at))
+    /// The target whose ping this branch is of, if it still waits, and when that was sent.
+    fn take_waiting(&mut self, branch: &Branch) -> Option<(usize, Instant)> {
+        let targets = &mut self.pinger.targets;
+        let is_it = |target: &Target| target.waiting.as_ref().is_some_and(|ping| ping.sequence == branch.sequence);
+        let before = branch.index as usize;
+        // A reload may have moved it.
+        let at = if targets.get(before).is_some_and(is_it) { before } else { targets.iter().position(is_it)? };
+        let waiting = targets[at].waiting.take()?;
+        Some((at, waiting.sent_at))
     }
 
-    fn ping_ended(&mut self, now: Instant, state: &Arc<BackendState>, result: Result<u16, PingFailure>) {
-        let event = state.on_ping(now, result);
+    fn ping_ended(&mut self, now: Instant, at: usize, outcome: &CheckOutcome) {
+        let target = &mut self.pinger.targets[at];
+        let name = &target.guardian.name;
+        let event = target.state.on_check(now, name, outcome);
+        if target.state.is_undecided(name) {
+            let soon = now + (target.guardian.interval / 10).max(LEAST_RECHECK);
+            target.next_at = target.next_at.min(soon);
+        }
         self.tell_if(now, event);
     }
 
@@ -233,6 +257,30 @@ impl Core {
     }
 }
 
+impl Target {
+    fn is_of(&self, backend: &Backend, guardian: &Guardian, flow: &Flow) -> bool {
+        self.state.id() == backend.id && self.guardian.name == guardian.name && self.flow == *flow
+    }
+}
+
+/// Where a backend is asked, and our address as it sees it.
+fn ping_flow(running: &Running, farm: FarmView<'_>, backend: &Backend) -> Option<(Flow, WrittenAddress)> {
+    let flow = farm.flow_towards(true, Reach::of(backend).by_itself(farm.settings))?;
+    let (_, listener) = running.listener(flow.listener)?;
+    Some((flow, farm.written(listener, flow.local, true)))
+}
+
+/// Seconds, where they are whole.
+fn in_words(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
+}
+
+const UNREACHABLE: &str = "the network says that it is unreachable, or nothing listens there";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,8 +295,11 @@ mod tests {
 
     #[test]
     fn reloads_leave_one_timer_however_many_they_are() {
-        let pinged =
-            |seconds: u64| settings(|farm| farm.services[0].ping.interval = Some(Duration::from_secs(seconds)));
+        let pinged = |seconds: u64| {
+            let interval = Duration::from_secs(seconds);
+            let guardian = Arc::new(Guardian { interval, ..Guardian::options() });
+            settings(|farm| farm.services[0].guardians = vec![guardian])
+        };
         let shared = Shared::new(pinged(10), secrets(), 1, moment(0), 0, 1);
         let mut shard = Shard::new(0, Arc::clone(&shared));
         for reload in 1..50 {
@@ -260,5 +311,33 @@ mod tests {
         let timers = format!("{:?}", shard.core.wheel).matches("Ping").count();
         // One counts; one more may be left from when the next ping was further ahead.
         assert!((1..=2).contains(&timers), "{timers} timers");
+    }
+
+    #[test]
+    fn each_guardian_that_asks_by_options_asks_for_itself() {
+        let named = |name: &str| Guardian { name: name.into(), ..Guardian::options() };
+        let guardians = [named("a"), named("b"), Guardian { options: None, ..named("call") }].map(Arc::new);
+        let guarded = settings(|farm| farm.services[0].guardians = guardians.into());
+        let shared = Shared::new(guarded, secrets(), 1, moment(0), 0, 1);
+        let mut shard = Shard::new(0, Arc::clone(&shared));
+        let mut sent = 0;
+        for millis in (0..=1_000).step_by(10) {
+            let now = moment(millis);
+            shard.begin_batch(now);
+            shard.handle_timeout(now + RESOLUTION);
+            while shard.poll_output().is_some() {
+                sent += 1;
+            }
+        }
+        // Two boxes, two guardians each; a ping sent early is repeated within the second.
+        assert_eq!(shard.core.pinger.targets.len(), 4);
+        assert!((4..=8).contains(&sent), "{sent}");
+        assert_eq!(shard.core.counters.value(Counter::Pings), 4);
+    }
+
+    #[test]
+    fn times_are_told_in_seconds_where_they_are_whole() {
+        let told = [500, 1_000, 1_500, 2_000].map(|ms| in_words(Duration::from_millis(ms)));
+        assert_eq!(told, ["500 ms", "1 s", "1500 ms", "2 s"]);
     }
 }

@@ -1,6 +1,6 @@
 //! A datagram comes in: keep-alives, then parsing, then requests and responses part.
 
-use super::Core;
+use super::{Core, FAREWELL};
 use crate::context::{Cancel, Hop, Spare};
 use crate::counters::Counter;
 use crate::io::{Flow, Packet};
@@ -58,7 +58,11 @@ impl Core {
         };
         if branch.own {
             self.count(Counter::Unreachable);
-            self.ping_unreachable(now, &branch);
+            if branch.attempt == FAREWELL {
+                self.farewell_undelivered(&branch);
+            } else {
+                self.ping_unreachable(now, &branch);
+            }
             return;
         }
         let id = Id { index: branch.index, sequence: branch.sequence };
@@ -93,8 +97,8 @@ impl Core {
         self.settle(now, id, context);
     }
 
-    /// The branch of a quoted request, which may be cut off anywhere: of a long one the kernel quotes half a kilobyte. A ping of ours
-    /// is short and must be proven by its Call-ID; a context keeps what it sent, which no stranger can quote.
+    /// The branch of a quoted request, which may be cut off anywhere: of a long one the kernel quotes half a kilobyte. A request of our
+    /// own is short and must be proven by its Call-ID; a context keeps what it sent, which no stranger can quote.
     fn quoted_branch(&self, running: &Running, returned: &[u8]) -> Option<Branch> {
         let message = sip::message::parse_quoted(returned, &message_limits(running))?;
         let text = message.top_via()?.branch()?;
@@ -106,19 +110,19 @@ impl Core {
 
     /// Backends that went down since the last time: their calls without a final answer move on.
     pub(super) fn follow_outages(&mut self, running: &Running, now: Instant) {
-        let count = self.shared.outages.count();
-        if count == self.outages_seen {
+        if self.shared.outages.count() == self.outages_seen {
             return;
         }
-        let fresh = self.shared.outages.since(self.outages_seen);
-        self.outages_seen = count;
-        for outage in fresh {
+        for outage in self.shared.outages.follow(&mut self.outages_seen) {
             self.leave_backend(running, now, outage);
+            if outage.cut {
+                self.end_calls(running, now, &outage);
+            }
         }
     }
 
     fn leave_backend(&mut self, running: &Running, now: Instant, outage: Outage) {
-        let Outage { backend, at: since } = outage;
+        let Outage { backend, at: since, .. } = outage;
         let reach = running.backend(backend).map(|known| known.reach);
         for id in self.table.live_ids() {
             let Some(mut context) = self.table.take(id) else {

@@ -6,6 +6,7 @@ use crate::counters::Counter;
 use crate::decide::{Arrival, Deaf, Decider, Decision, Refusal};
 use crate::io::Flow;
 use crate::origin::Origin;
+use crate::register::Refreshing;
 use crate::running::Running;
 use crate::table::{Entry, Id, Tombstone};
 use crate::token;
@@ -149,6 +150,10 @@ impl Core {
         }
         let random = self.next_random();
         let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };
+        if let Some(refreshing) = decider.refresh(arrival) {
+            self.answer_refresh(running, now, arrival, &refreshing);
+            return;
+        }
         match decider.decide(arrival) {
             Decision::Alive => self.reply(running, now, arrival, Answer::code(200)),
             Decision::Refuse(refusal) => self.refuse(running, now, arrival, refusal),
@@ -164,6 +169,17 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// A phone that was told less than its backend granted has come back, and hears of it once more. As its flow is known, it is
+    /// no stranger, and may get more octets than it sent.
+    fn answer_refresh(&mut self, running: &Running, now: Instant, arrival: &Arrival<'_>, refreshing: &Refreshing<'_>) {
+        self.count(Counter::RefreshesAnswered);
+        let mut lines = Vec::new();
+        let user = refreshing.candidate.asked.aor;
+        self.shared.directory.with_person(user, |person| refreshing.write(now, person, &mut lines));
+        let answer = Answer { code: 200, lines: &lines };
+        self.answer(running, now, arrival.farm, arrival.flow, arrival.message, answer, true);
     }
 
     /// RFC 3261 §8.2.7: a refusal that kept no state is acknowledged to us, which its To tag tells, and to nobody behind us.

@@ -1,7 +1,7 @@
 //! RFC 3261 §16.7: what a response does. Its steps in their order: find the context, Timer C, remove our Via, add it to the
 //! context, forward it at once or choose the best, cancel what is pending.
 
-use super::{Core, TIMING};
+use super::{Core, FAREWELL, TIMING};
 use crate::context::{Cancel, Context, Hop};
 use crate::counters::Counter;
 use crate::directory::Dialogs;
@@ -41,7 +41,11 @@ impl Core {
             return;
         };
         if branch.own {
-            self.pong(now, &branch, message);
+            if branch.attempt == FAREWELL {
+                self.farewell_answered(now, &branch, message);
+            } else {
+                self.pong(now, &branch, message);
+            }
             return;
         }
         if branch.stateless {
@@ -218,8 +222,9 @@ impl Core {
                 let event = state.on_answer(now, elapsed);
                 self.outputs.extend(event.map(crate::io::Output::Event));
             }
-            if code >= 500 {
-                state.on_failure_answer(now, code);
+            if code >= 200 && !branch.finished {
+                let event = state.on_final_answer(now, code);
+                self.outputs.extend(event.map(crate::io::Output::Event));
             }
         }
         branch.answered = true;

@@ -23,6 +23,8 @@ impl Core {
                 Timer::Transaction(id) => self.transaction_due(running, now, id),
                 Timer::Sweep => self.sweep(running, now),
                 Timer::Ping => self.ping_due(now),
+                Timer::Farewell(id) => self.farewell_due(now, id),
+                Timer::Farewells => self.farewells_due(running, now),
             }
         }
         self.due = due;

@@ -7,6 +7,7 @@ use crate::directory::{Dialog, DialogKey};
 use crate::id::BackendId;
 use crate::identity::{tag_key, text_key};
 use crate::io::{Flow, Packet};
+use crate::register::{self, Learning};
 use crate::running::{FarmView, Running};
 use sip::{Checked, Host, Instant, Message, Name, NameAddr, Value};
 use std::net::SocketAddr;
@@ -62,12 +63,24 @@ impl Core {
         let Some(registration) = &branch.registration else {
             return;
         };
-        let limits = &running.settings.limits;
-        let learnt = registration.answered(now, message, &self.shared.directory, limits, edits);
+        let learning = Learning {
+            now,
+            directory: &self.shared.directory,
+            limits: &running.settings.limits,
+            outages: self.shared.outages.count(),
+        };
+        let learnt = registration.answered(&learning, message, edits);
         if learnt.is_err() {
             self.count(Counter::BindingLimit);
             self.tell_limit(now, "bindings");
         }
+    }
+
+    /// The seconds that a phone which is answered by this flow is told at most when it registers.
+    pub(super) fn longest_told(&self, upstream: &Flow) -> Option<u32> {
+        let running = self.shared.running();
+        let (farm, _) = running.listener(upstream.listener)?;
+        register::longest_told(farm.settings)
     }
 
     /// Credentials for a nonce that this box did not issue are stale, not wrong: a phone that was moved must not ask its user for
@@ -210,6 +223,7 @@ impl Core {
             self.shared.directory.with_dialogs(note.key.call, |dialogs| dialogs.renew(&note.key, to_tag, ends));
             return;
         }
+        let sides = self.sides_of(running, &context.branches[at].sent, message);
         let dialog = Dialog {
             key: note.key,
             to_tag: tag_key(&self.shared.secrets, message.to().tag),
@@ -218,6 +232,7 @@ impl Core {
             since: now,
             ends,
             ticket: context.branches[at].ticket.take(),
+            sides,
             logged: false,
         };
         self.remember_dialog(running, now, dialog);
@@ -254,6 +269,7 @@ impl Core {
             since: now,
             ends: now + longest_life(farm, message),
             ticket: state.map(|state| state.restore_call()),
+            sides: None,
             logged: false,
         };
         if !route.from_peer {

@@ -214,11 +214,19 @@ impl Connections {
     pub(crate) fn close_listener(&self, id: ListenerId) {
         self.each(|entry| {
             if entry.flow.listener == id {
-                let mut connection = entry.lock();
-                connection.doom();
-                if !connection.is_over() {
-                    entry.due.store(0, Ordering::Relaxed);
-                }
+                doom(entry);
+            }
+        });
+    }
+
+    /// Whoever is at one of these addresses is out of use: the connections that lead there are ended by the next sweeps, and what is
+    /// sent there from now on takes a new one.
+    pub(crate) fn close_peers(&self, remotes: &[SocketAddr]) {
+        self.each(|entry| {
+            let is_opened = !entry.is_accepted() && remotes.contains(&entry.flow.remote);
+            if is_opened || entry.alias().is_some_and(|alias| remotes.contains(&alias.lead.1)) {
+                doom(entry);
+                self.unlead(entry);
             }
         });
     }
@@ -399,10 +407,10 @@ impl Connections {
         }
     }
 
-    fn each(&self, mut work: impl FnMut(&Entry)) {
+    fn each(&self, mut work: impl FnMut(&Arc<Entry>)) {
         for stripe in &self.stripes {
             let entries: Vec<Arc<Entry>> = lock(stripe).values().cloned().collect();
-            entries.iter().for_each(|entry| work(entry));
+            entries.iter().for_each(&mut work);
         }
     }
 
@@ -438,6 +446,15 @@ impl Share {
         let numbers = ConnectionId::GONE.0 / workers as u32;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) % numbers;
         sequence * workers as u32 + worker as u32
+    }
+}
+
+/// The next sweep of its owner ends it.
+fn doom(entry: &Entry) {
+    let mut connection = entry.lock();
+    connection.doom();
+    if !connection.is_over() {
+        entry.due.store(0, Ordering::Relaxed);
     }
 }
 

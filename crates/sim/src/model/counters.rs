@@ -213,14 +213,11 @@ mod tests {
         let mut held = snapshot();
         let backend = BackendSnapshot {
             name: "pbx1".to_owned(),
-            address: String::new(),
             state: "retired",
             weight: 1,
             priority: 1,
             calls: 1,
-            requests: 0,
-            failures: 0,
-            latency_us: 0,
+            ..BackendSnapshot::default()
         };
         held.retired.push((BackendId(1), backend));
         assert_eq!(wire().model().judge_counters(&held, EXACT), ["the retired backend pbx1 is left at rest"]);

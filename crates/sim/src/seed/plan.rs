@@ -5,9 +5,10 @@ use crate::node::{BoxPlan, Crash, PhonePlan};
 use crate::random::Random;
 use crate::settings::{algorithm, one_farm};
 use crate::world::WorldSettings;
-use engine::{Registrations, Settings};
+use engine::{Guardian, Registrations, Settings};
 use sip::Instant;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What to do when.
@@ -253,10 +254,8 @@ pub(super) fn world_settings(random: &mut Random, kind: Kind) -> WorldSettings {
         }
         for service in &mut farm.services {
             service.algorithm = algorithm(policy);
-            service.ping.interval = Some(interval);
-            service.ping.timeout = Duration::from_millis(900);
-            service.ping.rise = 1;
-            service.ping.fall = 2;
+            let timeout = Duration::from_millis(900);
+            service.guardians = vec![Arc::new(Guardian { interval, timeout, rise: 1, fall: 2, ..Guardian::options() })];
         }
     });
     let shards = 1 + random.index(4);
@@ -289,7 +288,7 @@ pub(super) fn reloaded(settings: &Settings, weights: [u32; BOXES], without: Opti
 pub(super) fn without_pings(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     for service in settings.farms.iter_mut().flat_map(|farm| &mut farm.services) {
-        service.ping.interval = None;
+        service.guardians.clear();
     }
     settings
 }

@@ -3,12 +3,14 @@
 mod after_end;
 mod cancel;
 mod corpora;
+mod cut;
 mod dialogs;
 mod egress;
 mod explained;
 mod failover;
 mod large;
 mod limits;
+mod max_expires;
 mod moves;
 mod outbound;
 mod persistence;

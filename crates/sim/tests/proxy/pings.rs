@@ -1,20 +1,30 @@
 //! The active check: OPTIONS to every backend, how often, how long, and what its answers change.
 
 use crate::steps::{SILENCE, counted, events, first_box, heard, millis, seconds};
-use engine::{BackendId, DownCause, Event, Ping, Settings, UpCause};
+use engine::{Accept, AnswerClass, BackendId, DownCause, Effect, Event, Guardian, Settings, UpCause};
 use sim::settings::listener;
 use sim::{Answer, Bench, Datagram, Text, box_address, one_farm};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Boxes that are pinged every 10 s, with this timeout in seconds.
 fn pinged(boxes: usize, timeout: u64, rise: u32, fall: u32) -> Settings {
     one_farm(boxes, |farm| {
         for service in &mut farm.services {
-            service.ping = Ping { interval: Some(seconds(10)), timeout: seconds(timeout), rise, fall };
+            service.guardians = vec![guardian("options", timeout, rise, fall)];
         }
     })
+}
+
+fn guardian(name: &str, timeout: u64, rise: u32, fall: u32) -> Arc<Guardian> {
+    Arc::new(Guardian { name: name.into(), timeout: seconds(timeout), rise, fall, ..Guardian::options() })
+}
+
+fn down(reason: &str) -> Event {
+    let cause = DownCause::Check { guardian: "options".into(), reason: reason.into() };
+    Event::BackendDown { backend: backend(), cause }
 }
 
 /// The next ping of the only box: it comes within eleven seconds.
@@ -75,7 +85,7 @@ fn a_ping_is_an_options_request_of_our_own() {
 /// RFC 3261 §17.1.2.2, timer E, until the timeout, to the second ping after the interval.
 #[test]
 fn a_ping_is_repeated_until_its_timeout() {
-    let mut bench = Bench::new(pinged(1, 4, 2, 3));
+    let mut bench = Bench::new(pinged(1, 4, 1, 1));
     let ping = next_ping(&mut bench);
     advance_after(&mut bench, &ping, 3_990);
     let copies = bench.sent_to(box_address(0));
@@ -110,6 +120,67 @@ fn pings_come_every_interval_with_a_tenth_of_jitter() {
     assert_eq!(first_box(&mut bench).state, "up");
 }
 
+/// While it is not decided whether a box is there, it is asked a tenth of the interval after each outcome: a box that died is found out
+/// within the interval and a few timeouts, and one that came back as fast.
+#[test]
+fn a_box_in_doubt_is_asked_again_soon() {
+    let mut bench = Bench::new(pinged(1, 2, 3, 3));
+    let mut ping = next_ping(&mut bench);
+    let died = ping.at;
+    for _ in 0..2 {
+        advance_after(&mut bench, &ping, 2_990);
+        assert!(
+            bench.sent_to(box_address(0)).iter().all(|copy| copy.bytes == ping.bytes),
+            "a second after the timeout"
+        );
+        advance_after(&mut bench, &ping, 3_010);
+        ping = next_ping(&mut bench);
+    }
+    advance_after(&mut bench, &ping, 2_010);
+    assert_eq!(first_box(&mut bench).state, "down");
+    assert!(bench.now().saturating_since(died) < millis(8_100), "three timeouts, and two seconds between");
+    // From now on there is no doubt any more, until it answers.
+    advance_after(&mut bench, &ping, 9_490);
+    assert!(bench.sent_to(box_address(0)).iter().all(|copy| copy.bytes == ping.bytes));
+    let ping = next_ping(&mut bench);
+    let came_back = ping.at;
+    bench.answer(&ping, &Answer::new(200));
+    for _ in 0..2 {
+        let again = next_ping(&mut bench);
+        bench.answer(&again, &Answer::new(200));
+    }
+    assert_eq!(first_box(&mut bench).state, "up");
+    assert!(bench.now().saturating_since(came_back) < millis(2_500));
+}
+
+/// Each guardian asks and counts for itself; one that only warns takes nothing out.
+#[test]
+fn several_guardians_watch_one_box() {
+    let mut settings = pinged(1, 2, 1, 1);
+    for service in settings.farms.iter_mut().flat_map(|farm| &mut farm.services) {
+        let accept = Some(Accept(vec![AnswerClass::Class(2)]));
+        let strict =
+            Guardian { options: accept, effect: Effect::Warn, ..Guardian::clone(&guardian("strict", 2, 1, 1)) };
+        service.guardians.push(Arc::new(strict));
+    }
+    let mut bench = Bench::new(settings);
+    for (code, state) in [(200, "up"), (404, "up"), (503, "down"), (404, "up"), (200, "up")] {
+        // One of each guardian: they do not drift apart by a whole interval that fast.
+        for _ in 0..2 {
+            let ping = next_ping(&mut bench);
+            bench.answer(&ping, &Answer::new(code));
+        }
+        assert_eq!(first_box(&mut bench).state, state, "{code}");
+    }
+    let warned = |event: &Event| matches!(event, Event::BackendWarned { .. } | Event::WarningOver { .. });
+    let (warnings, others): (Vec<Event>, Vec<Event>) = events(&mut bench).into_iter().partition(warned);
+    let (guardian, reason): (Arc<str>, Arc<str>) = ("strict".into(), "OPTIONS answered 404".into());
+    let over = Event::WarningOver { backend: backend(), guardian: Arc::clone(&guardian) };
+    assert_eq!(warnings, [Event::BackendWarned { backend: backend(), guardian, reason }, over]);
+    let up = Event::BackendUp { backend: backend(), cause: UpCause::Check("options".into()) };
+    assert_eq!(others, [down("OPTIONS answered 503"), up]);
+}
+
 /// Three bad answers in a row and the box is down, two good ones and it is up. 5xx and 408 are bad; any other final answer shows that
 /// somebody is there.
 #[test]
@@ -135,8 +206,8 @@ fn a_box_falls_and_rises_by_answers_in_a_row() {
         bench.answer(&ping, &Answer::new(code));
         assert_eq!(first_box(&mut bench).state, state, "{code}, ping {number}");
     }
-    let down = Event::BackendDown { backend: backend(), cause: DownCause::Refused(599) };
-    assert_eq!(events(&mut bench), [down, Event::BackendUp { backend: backend(), cause: UpCause::Pinged }]);
+    let up = Event::BackendUp { backend: backend(), cause: UpCause::Check("options".into()) };
+    assert_eq!(events(&mut bench), [down("OPTIONS answered 599"), up]);
     assert_eq!(counted(&mut bench, "stray_responses"), 0);
 }
 
@@ -151,7 +222,7 @@ fn a_box_falls_by_silence() {
         assert_eq!((counted(&mut bench, "ping_failures"), first_box(&mut bench).state), (failures, state));
         heard(&mut bench, box_address(0));
     }
-    assert_eq!(events(&mut bench), [Event::BackendDown { backend: backend(), cause: DownCause::Unanswered }]);
+    assert_eq!(events(&mut bench), [down("no answer to OPTIONS within 2 s")]);
 }
 
 /// A provisional answer says that something forwards, not that the box serves; and what comes after the timeout is late.
@@ -186,8 +257,8 @@ fn a_ping_that_is_returned_was_no_answer() {
         bench.return_undelivered(&ping);
         assert_eq!((first_box(&mut bench).state, counted(&mut bench, "ping_failures")), ("down", 1));
     }
-    let down = Event::BackendDown { backend: backend(), cause: DownCause::Unreachable };
-    assert_eq!(events(&mut bench), [down]);
+    let reason = "the network says that it is unreachable, or nothing listens there";
+    assert_eq!(events(&mut bench), [down(reason)]);
 }
 
 #[test]
@@ -249,7 +320,7 @@ fn who_is_not_to_be_pinged_is_not() {
     let mut settings = pinged(2, 2, 1, 1);
     for farm in &mut settings.farms {
         for service in &mut farm.services {
-            service.ping.interval = None;
+            service.guardians.clear();
         }
     }
     let mut bench = Bench::new(settings);

@@ -3,12 +3,13 @@
 
 use crate::steps;
 use crate::unit::{Sent, Unit};
-use engine::{Backend, ConnectionId, Farm, Flow, Input, Listener, Ping, Ports, Settings, Transport};
+use engine::{Backend, ConnectionId, Farm, Flow, Guardian, Input, Listener, Ports, Settings, Transport};
 use sim::bench::invite;
 use sim::script::uri_in;
 use sim::settings::listener_over;
 use sim::{Answer, Script, Text, box_address, one_farm, phone_address};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn address(text: &str) -> SocketAddr {
@@ -320,14 +321,11 @@ fn a_box_is_pinged_over_its_transport_and_once_over_a_stream() {
     ] {
         let mut unit = Unit::new(farm(transport, |farm| {
             for service in &mut farm.services {
-                service.ping = Ping {
-                    interval: Some(Duration::from_secs(10)),
-                    timeout: Duration::from_secs(2),
-                    ..Ping::default()
-                };
+                service.guardians = vec![Arc::new(Guardian::options())];
             }
         }));
-        let pings = unit.advance(Duration::from_millis(4_000));
+        // The next one comes a second after the first is given up.
+        let pings = unit.advance(Duration::from_millis(2_900));
         assert!(pings.iter().all(|ping| ping.text.method() == "OPTIONS"));
         assert_eq!(pings.len(), copies, "{transport:?}");
         let top = pings.first().and_then(|ping| ping.text.values("Via").first().cloned()).unwrap_or_default();

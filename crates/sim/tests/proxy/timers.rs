@@ -2,7 +2,7 @@
 //! over.
 
 use crate::steps::{
-    SILENCE, assert_times, bench, call, client, counted, events, failed_over, first_box, heard, millis, seconds,
+    SILENCE, assert_times, bench, boxes, call, client, counted, events, failed_over, first_box, heard, millis, seconds,
     snapshot,
 };
 use engine::{BackendId, DownCause, Event};
@@ -158,18 +158,42 @@ fn a_request_that_no_box_answered_at_all_is_a_failure_of_the_box() {
 #[test]
 fn three_calls_that_are_overdue_set_a_box_aside_and_two_do_not() {
     for (number, state) in [(2, "up"), (3, "down")] {
-        let mut bench = bench(1);
-        for call in 0..number {
-            bench.send(client(), invite(&format!("c{call}")).call_id(&format!("c{call}")).build());
+        let mut bench = bench(2);
+        let (mut calls, mut silent, mut sent_there) = (0, None, 0);
+        while sent_there < number {
+            bench.send(client(), invite(&format!("c{calls}")).call_id(&format!("c{calls}")).build());
+            calls += 1;
+            let (at, request) = bench.one_to_a_box();
+            if *silent.get_or_insert(at) == at {
+                sent_there += 1;
+            } else {
+                // The other box serves its calls.
+                bench.answer(&request, &Answer::new(180));
+            }
         }
+        let silent = silent.unwrap_or_default();
         bench.advance(millis(1_990));
-        assert_eq!(first_box(&mut bench).state, "up", "2 s are not over");
+        assert_eq!(boxes(&mut bench)[silent].state, "up", "2 s are not over");
         bench.advance(millis(60));
-        assert_eq!(first_box(&mut bench).state, state);
-        let backend = BackendId::of("pbx", "pbx1", box_address(0));
+        assert_eq!(boxes(&mut bench)[silent].state, state);
+        let backend = BackendId::of("pbx", &format!("pbx{}", silent + 1), box_address(silent));
         let down = Event::BackendDown { backend, cause: DownCause::TimedOut };
         assert_eq!(events(&mut bench).contains(&down), state == "down");
     }
+}
+
+/// Where else should its calls go?
+#[test]
+fn the_only_box_is_not_set_aside_for_its_silence() {
+    let mut bench = bench(1);
+    for call in 0..3 {
+        bench.send(client(), invite(&format!("c{call}")).call_id(&format!("c{call}")).build());
+    }
+    bench.advance(seconds(2) + millis(60));
+    assert_eq!((first_box(&mut bench).state, first_box(&mut bench).failures), ("up", 3));
+    assert!(events(&mut bench).is_empty());
+    bench.advance(seconds(5));
+    assert_eq!(counted(&mut bench, "passive_spared"), 1);
 }
 
 /// A registrar that says 100 and looks the user up lives, however long that takes.

@@ -2,13 +2,15 @@
 
 use crate::configuration;
 use crate::table::{Align, Cell, Colour, lines, paint};
-use crate::unit::control::{self, Request};
+use crate::unit::control::{self, Happened, Request};
+use crate::unit::events::KeptEvent;
 use crate::unit::state_dir;
 use crate::unit::status::{
-    BackendStatus, CertificateStatus, FarmStatus, NameStatus, NetworkStatus, ServiceStatus, Status,
+    BackendStatus, CertificateStatus, FarmStatus, GuardianStatus, NameStatus, NetworkStatus, ServiceStatus, Status,
 };
 use anyhow::Context;
 use net::NOTICE_DAYS;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -32,6 +34,9 @@ pub(crate) struct Arguments {
     /// Show it again every second, until Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// Show the last events instead, the newest last: those N, or 20; a unit keeps 1,000
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20")]
+    events: Option<usize>,
 }
 
 /// Asks and shows, once or every second.
@@ -40,7 +45,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let written = checked.as_ref().and_then(|checked| checked.unit.state_dir.as_deref());
     let folder = state_dir::choose(arguments.state_dir.as_deref(), written)?;
     loop {
-        let text = shown(&folder, arguments.json)?;
+        let text = match arguments.events {
+            Some(last) => happened(&folder, last, arguments.json)?,
+            None => shown(&folder, arguments.json)?,
+        };
         let mut out = io::stdout().lock();
         if arguments.watch && !arguments.json && out.is_terminal() {
             // From the upper left corner of an empty screen.
@@ -64,8 +72,43 @@ fn shown(folder: &Path, json: bool) -> anyhow::Result<String> {
     }
     let status: Status =
         serde_json::from_value(answer).context("the unit's answer cannot be read: is it of another version?")?;
-    let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    Ok(page(&status, coloured))
+    Ok(page(&status, is_coloured()))
+}
+
+fn happened(folder: &Path, last: usize, json: bool) -> anyhow::Result<String> {
+    let answer = control::ask(folder, &Request::Events { last: Some(last) })?;
+    if json {
+        return Ok(format!("{answer}\n"));
+    }
+    let happened: Happened =
+        serde_json::from_value(answer).context("the unit's answer cannot be read: is it of another version?")?;
+    Ok(events_page(&happened.events, is_coloured()))
+}
+
+fn is_coloured() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn events_page(events: &[KeptEvent], coloured: bool) -> String {
+    if events.is_empty() {
+        return "nothing has happened since the start\n".to_owned();
+    }
+    let rows: Vec<Vec<Cell>> = events
+        .iter()
+        .map(|event| {
+            let colour = match event.event.as_str() {
+                "BackendDown" => Colour::Red,
+                "BackendUp" | "WarningOver" => Colour::Green,
+                _ => Colour::Yellow,
+            };
+            vec![Cell::plain(&event.time), Cell::painted(&event.event, colour), Cell::plain(&event.message)]
+        })
+        .collect();
+    let mut page = String::new();
+    for line in lines(&[Align::Left, Align::Left, Align::Left], &rows, coloured) {
+        add(&mut page, &line);
+    }
+    page
 }
 
 fn page(status: &Status, coloured: bool) -> String {
@@ -107,6 +150,50 @@ fn add_farm(page: &mut String, farm: &FarmStatus, coloured: bool) {
             add(page, &format!("    {line}"));
         }
     }
+    for line in guardian_lines(farm, coloured) {
+        add(page, &format!("  {line}"));
+    }
+}
+
+/// The active checks of a farm's backends; one that is in several services is shown once.
+fn guardian_lines(farm: &FarmStatus, coloured: bool) -> Vec<String> {
+    let mut shown: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for backend in farm.services.iter().flat_map(|service| &service.backends) {
+        if shown.insert((&backend.name, &backend.address)) {
+            rows.extend(backend.guardians.iter().map(|guardian| guardian_row(&backend.name, guardian)));
+        }
+    }
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let titles = GUARDIAN_COLUMNS.iter().map(|(title, _)| Cell::painted(*title, Colour::Grey)).collect();
+    rows.insert(0, titles);
+    let aligns: Vec<Align> = GUARDIAN_COLUMNS.iter().map(|(_, align)| *align).collect();
+    lines(&aligns, &rows, coloured)
+}
+
+/// In the order of [`GUARDIAN_COLUMNS`].
+fn guardian_row(backend: &str, guardian: &GuardianStatus) -> Vec<Cell> {
+    let (state, colour) = match guardian.state.as_str() {
+        "up" => ("up".to_owned(), Colour::Green),
+        "down" => ("down".to_owned(), Colour::Red),
+        "failing" => (format!("failing {} of {}", guardian.falls, guardian.fall), Colour::Yellow),
+        other => (other.to_owned(), Colour::Yellow),
+    };
+    let took = match (guardian.took_ms, guardian.ago_s) {
+        (Some(took), _) => format!("{took:.1} ms"),
+        (None, Some(_)) => "failed".to_owned(),
+        (None, None) => "-".to_owned(),
+    };
+    vec![
+        Cell::plain(&guardian.name),
+        Cell::plain(backend),
+        Cell::painted(state, colour),
+        Cell::plain(took),
+        Cell::plain(guardian.ago_s.map_or_else(|| "-".to_owned(), |ago| format!("{ago:.0} s ago"))),
+        Cell::plain(guardian.reason.clone().unwrap_or_default()),
+    ]
 }
 
 fn backend_lines(service: &ServiceStatus, coloured: bool) -> Vec<String> {
@@ -266,8 +353,17 @@ const COLUMNS: [(&str, Align); 11] = [
     ("", Align::Left),
 ];
 
+const GUARDIAN_COLUMNS: [(&str, Align); 6] = [
+    ("GUARDIAN", Align::Left),
+    ("BACKEND", Align::Left),
+    ("STATE", Align::Left),
+    ("LAST CHECK", Align::Right),
+    ("", Align::Right),
+    ("", Align::Left),
+];
+
 /// Counters that are shown when they are not 0, besides the reasons of refusals.
-const UNUSUAL: [&str; 15] = [
+const UNUSUAL: [&str; 18] = [
     "stray_responses",
     "forged_tokens",
     "loops",
@@ -283,6 +379,9 @@ const UNUSUAL: [&str; 15] = [
     "answers_withheld",
     "unsafe_destination",
     "open_relay_refused",
+    "passive_spared",
+    "checks_not_made",
+    "checks_waited",
 ];
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -299,12 +398,23 @@ mod tests {
                 "calls": 7, "requests": 1200, "requests_per_s": 40.25, "failures": 3, "latency_us": 1500
             })
         };
+        let guardian = |name: &str, state: &str, took_ms: Option<f64>, ago_s: Option<f64>, reason: Option<&str>| {
+            json!({
+                "name": name, "state": state, "falls": 2, "fall": 3, "took_ms": took_ms, "ago_s": ago_s, "reason": reason,
+                "said": null, "exit_code": null, "history_ms": [took_ms], "history_ago_s": [3.4]
+            })
+        };
         let name = |name: &str, places: &[&str], age_s: Option<u64>, failure: Option<&str>| {
             json!({
                 "name": name, "places": places, "age_s": age_s, "again_s": 30, "failure": failure, "answers": 1, "failures": 0
             })
         };
-        let backends = [backend("pbx1", "up", None), backend("pbx-long", "down", Some("pings stay unanswered"))];
+        let mut backends = [backend("pbx1", "up", None), backend("pbx-long", "down", Some("no answer to OPTIONS"))];
+        backends[0]["guardians"] = json!([
+            guardian("ping", "up", Some(1.5), Some(3.4), None),
+            guardian("real-call", "failing", None, Some(20.0), Some("busy: 486 Busy Here")),
+            guardian("own-script", "unchecked", None, None, None)
+        ]);
         let removed = [backend("pbx0", "retired", None)];
         let value = json!({
             "unit": {
@@ -352,7 +462,7 @@ mod tests {
         for part in [
             "12 calls, 1000 registrations, 4 transactions; 80.5 requests/s",
             "farm pbx  udp:127.0.0.1:5060\n  service default (weight)\n",
-            "pings stay unanswered",
+            "no answer to OPTIONS",
             "  no service            2\n",
             "  refused missing via  31\n",
             "6 dropped by the kernel",
@@ -375,6 +485,49 @@ mod tests {
         let is_coloured =
             |file: &str| page.lines().find(|line| line.contains(file)).is_some_and(|line| line.contains('\x1b'));
         assert_eq!(["a.pem", "b.pem", "c.pem"].map(is_coloured), [false, true, true], "{page}");
+    }
+
+    #[test]
+    fn guardians_are_shown_below_their_backends() {
+        let page = page(&status(), false);
+        let expected = [
+            "  GUARDIAN    BACKEND  STATE           LAST CHECK",
+            "  ping        pbx1     up                  1.5 ms   3 s ago",
+            "  real-call   pbx1     failing 2 of 3      failed  20 s ago  busy: 486 Busy Here",
+            "  own-script  pbx1     unchecked                -         -",
+        ];
+        assert!(page.contains(&expected.join("\n")), "{page}");
+        let coloured = super::page(&status(), true);
+        assert!(coloured.contains("\x1b[33mfailing 2 of 3\x1b[0m"), "{coloured}");
+    }
+
+    #[test]
+    fn a_backend_in_two_services_has_its_guardians_shown_once() {
+        let mut status = status();
+        let farm = status.farms.first_mut().expect("there are two");
+        let again = farm.services.first().expect("it has one").clone();
+        farm.services.push(again);
+        assert_eq!(page(&status, false).matches("own-script").count(), 1);
+    }
+
+    #[test]
+    fn events_are_a_line_each() {
+        let event = |kind: &str, message: &str| KeptEvent {
+            time: "2026-01-01T00:00:00.000Z".to_owned(),
+            event: kind.to_owned(),
+            farm: "pbx".to_owned(),
+            backend: "pbx1".to_owned(),
+            guardian: String::new(),
+            cause: String::new(),
+            message: message.to_owned(),
+        };
+        let events = [event("BackendDown", "backend pbx1 is down"), event("BackendUp", "backend pbx1 is up")];
+        let page = events_page(&events, false);
+        let expected = "2026-01-01T00:00:00.000Z  BackendDown  backend pbx1 is down\n\
+                        2026-01-01T00:00:00.000Z  BackendUp    backend pbx1 is up\n";
+        assert_eq!(page, expected);
+        assert!(events_page(&events, true).contains("\x1b[31mBackendDown\x1b[0m"));
+        assert_eq!(events_page(&[], false), "nothing has happened since the start\n");
     }
 
     #[test]

@@ -332,6 +332,19 @@ impl Stage {
                 let text = format!("the balancer sees that {} is down: {cause:?}", self.balancer.name_of(*backend));
                 self.screen.alarm(&text);
             }
+            engine::Event::BackendCut { backend, calls } => {
+                let text =
+                    format!("{} is cut off, and {calls} of its calls are ended", self.balancer.name_of(*backend));
+                self.screen.alarm(&text);
+            }
+            engine::Event::BackendWarned { backend, reason, .. } => {
+                let text = format!("a guardian warns of {}: {reason}", self.balancer.name_of(*backend));
+                self.screen.alarm(&text);
+            }
+            engine::Event::WarningOver { backend, .. } => {
+                let text = format!("the warning of {} is over", self.balancer.name_of(*backend));
+                self.screen.note(&text);
+            }
             engine::Event::AffinityRefused { .. } | engine::Event::LimitReached { .. } => {
                 self.screen.alarm(&format!("the balancer tells: {event:?}"));
             }

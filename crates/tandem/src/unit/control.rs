@@ -4,10 +4,12 @@
 //! {"do":"status"}                                        the whole of `Status`
 //! {"do":"explain","message":HEX,"source":"IP:PORT","listener":"udp:IP:PORT"}    {"steps":[…],"verdict":"…"}
 //! {"do":"reload"}                                        {"changes":[…]}
+//! {"do":"events","last":N}                               {"events":[…]}, the oldest first; without "last" all that are kept
 //! ```
 //! Source and listener may be left out. An answer with the key "error" says why there is no other.
 
 use super::Unit;
+use super::events::{KEPT, KeptEvent};
 use crate::hex;
 use anyhow::{Context, bail};
 use net::Clock;
@@ -37,6 +39,16 @@ pub(crate) enum Request {
         listener: Option<String>,
     },
     Reload,
+    Events {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<usize>,
+    },
+}
+
+/// The answer to [`Request::Events`].
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Happened {
+    pub(crate) events: Vec<KeptEvent>,
 }
 
 /// The answer to [`Request::Explain`].
@@ -171,6 +183,7 @@ fn answer(unit: &Unit, line: &[u8]) -> Value {
             Ok(changes) => json!({ "changes": changes }),
             Err(error) => json!({ "error": error }),
         },
+        Request::Events { last } => json!(Happened { events: unit.last_events(last.unwrap_or(KEPT)) }),
     }
 }
 
@@ -248,6 +261,9 @@ mod tests {
         assert!(matches!(read("{\"do\":\"reload\"}"), Ok(Request::Reload)));
         let explain = read("{\"do\":\"explain\",\"message\":\"00\",\"source\":\"192.0.2.1:5060\"}");
         assert!(matches!(explain, Ok(Request::Explain { source: Some(_), listener: None, .. })));
+        assert!(matches!(read("{\"do\":\"events\",\"last\":7}"), Ok(Request::Events { last: Some(7) })));
+        assert!(matches!(read("{\"do\":\"events\"}"), Ok(Request::Events { last: None })));
+        assert!(read("{\"do\":\"events\",\"last\":-1}").is_err());
         assert!(read("{\"do\":\"stop\"}").is_err());
     }
 }

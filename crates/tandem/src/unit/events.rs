@@ -1,18 +1,23 @@
-//! What the data plane tells: lines for the log, and why backends are down.
+//! What the engine tells: lines for the log, the last events kept, and how many there were of each kind.
+
+mod hearers;
+mod kept;
+
+pub(super) use hearers::{Hearers, places};
+pub(crate) use kept::{KEPT, KeptEvent};
 
 use super::lock;
-use super::log::{Line, Log};
+use super::log::{Line, Log, rfc3339};
 use config::LogLevel;
 use engine::{BackendId, DownCause, Event, FarmId, Settings, Shared, UpCause};
-use std::collections::BTreeMap;
+use kept::Kept;
 use std::sync::{Arc, Mutex};
 
 /// Hears every event of the engine.
 pub(crate) struct Events {
     log: Arc<Log>,
     shared: Arc<Shared>,
-    /// Of backends that are down.
-    causes: Mutex<BTreeMap<BackendId, String>>,
+    kept: Mutex<Kept>,
 }
 
 /// A backend as the operator knows it.
@@ -22,65 +27,169 @@ struct Named {
     text: String,
 }
 
+/// An event in words.
+struct Told {
+    level: LogLevel,
+    /// As the log names it, and as it is counted.
+    kind: (&'static str, &'static str),
+    farm: String,
+    backend: String,
+    guardian: String,
+    limit: &'static str,
+    cause: String,
+    message: String,
+}
+
 impl Events {
     pub(crate) fn new(log: Arc<Log>, shared: Arc<Shared>) -> Self {
-        Self { log, shared, causes: Mutex::default() }
+        Self { log, shared, kept: Mutex::default() }
     }
 
-    /// Called in the threads of the data plane.
+    /// Called in the threads of the data plane, and in that of the guardians.
     pub(crate) fn handle(&self, event: &Event) {
-        let settings = self.shared.settings();
-        match *event {
-            Event::BackendUp { backend, cause } => {
-                lock(&self.causes).remove(&backend);
-                let name = named(&settings, backend);
-                let how = match cause {
-                    UpCause::Pinged => "it answers pings",
-                    UpCause::Answered => "it answered again",
-                };
-                let message = format!("{} is up: {how}", name.text);
-                self.tell(LogLevel::Info, "BackendUp", &message, &name);
+        let told = told(&self.shared.settings(), event);
+        let mut fields: Vec<(&'static str, &str)> = Vec::new();
+        for (name, value) in [("farm", &told.farm), ("backend", &told.backend), ("guardian", &told.guardian)] {
+            if !value.is_empty() {
+                fields.push((name, value.as_str()));
             }
-            Event::BackendDown { backend, cause } => {
-                let name = named(&settings, backend);
-                let why = words(cause);
-                let message = format!("{} is down: {why}", name.text);
-                lock(&self.causes).insert(backend, why);
-                self.tell(LogLevel::Warn, "BackendDown", &message, &name);
-            }
-            Event::AffinityRefused { farm, backend } => {
-                let mut name = named(&settings, backend);
-                name.farm = farm_name(&settings, farm);
-                let message = format!(
-                    "{} refused a call that went there because the callee is registered there: if its users differ from those of \
-                     the other backends, set `callee_affinity = false` in the service",
-                    name.text
-                );
-                self.tell(LogLevel::Warn, "AffinityRefused", &message, &name);
-            }
-            Event::LimitReached { limit } => {
-                let message = format!("the limit `{limit}` is reached; it stands in [limits]");
-                let fields = [("limit", limit)];
-                let line = Line { level: LogLevel::Warn, event: "LimitReached", message: &message, fields: &fields };
-                self.log.write(&line);
-            }
+        }
+        if !told.limit.is_empty() {
+            fields.push(("limit", told.limit));
+        }
+        self.log.write(&Line { level: told.level, event: told.kind.0, message: &told.message, fields: &fields });
+        let kept = KeptEvent {
+            time: rfc3339(super::unix_ms()),
+            event: told.kind.0.to_owned(),
+            farm: told.farm,
+            backend: told.backend,
+            guardian: told.guardian,
+            cause: told.cause,
+            message: told.message,
+        };
+        lock(&self.kept).add(told.kind.1, kept);
+    }
+
+    /// The `count` last ones, the oldest first.
+    pub(crate) fn last(&self, count: usize) -> Vec<KeptEvent> {
+        lock(&self.kept).last(count)
+    }
+
+    /// How many there were of each kind since the start.
+    pub(crate) fn counts(&self) -> Vec<(&'static str, u64)> {
+        lock(&self.kept).counts()
+    }
+}
+
+/// Why a backend is down, for people.
+pub(crate) fn words(cause: &DownCause) -> String {
+    match cause {
+        DownCause::Check { guardian, reason } => format!("{reason} (guardian {guardian})"),
+        DownCause::Unreachable => "the network says that it is unreachable, or nothing listens there".to_owned(),
+        DownCause::TimedOut => "requests in a row stayed unanswered".to_owned(),
+        DownCause::Failing { per_cent } => format!("{per_cent} % of its answers say that it failed"),
+        DownCause::Slow { ms, median_ms } => {
+            format!("it answers after {ms} ms, where others of its pool need {median_ms} ms")
+        }
+    }
+}
+
+fn told(settings: &Settings, event: &Event) -> Told {
+    match event {
+        Event::BackendUp { backend, cause } => {
+            let (how, guardian) = match cause {
+                UpCause::Check(guardian) => (format!("its checks are good (guardian {guardian})"), &**guardian),
+                UpCause::Answered => ("it answered again".to_owned(), ""),
+            };
+            Told::of_backend(settings, *backend, ("BackendUp", "backend_up"), "is up", how).by(guardian)
+        }
+        Event::BackendDown { backend, cause } => {
+            let guardian = match cause {
+                DownCause::Check { guardian, .. } => &**guardian,
+                _ => "",
+            };
+            let told = Told::of_backend(settings, *backend, ("BackendDown", "backend_down"), "is down", words(cause));
+            told.by(guardian).warns()
+        }
+        Event::BackendCut { backend, calls } => {
+            let how = match calls {
+                0 => "no call was up there".to_owned(),
+                1 => "its call is ended, to both sides".to_owned(),
+                calls => format!("its {calls} calls are ended, to both sides"),
+            };
+            Told::of_backend(settings, *backend, ("BackendCut", "backend_cut"), "is cut off", how).warns()
+        }
+        Event::BackendWarned { backend, guardian, reason } => {
+            let how = format!("{reason} (guardian {guardian})");
+            let told =
+                Told::of_backend(settings, *backend, ("BackendWarned", "backend_warned"), "stays in use, but", how);
+            told.by(guardian).warns()
+        }
+        Event::WarningOver { backend, guardian } => {
+            let how = format!("guardian {guardian} has nothing to warn of any more");
+            Told::of_backend(settings, *backend, ("WarningOver", "warning_over"), "is well again", how).by(guardian)
+        }
+        Event::AffinityRefused { farm, backend } => affinity_refused(settings, *farm, *backend),
+        Event::LimitReached { limit } => Told {
+            level: LogLevel::Warn,
+            kind: ("LimitReached", "limit_reached"),
+            farm: String::new(),
+            backend: String::new(),
+            guardian: String::new(),
+            limit,
+            cause: (*limit).to_owned(),
+            message: format!("the limit `{limit}` is reached; it stands in [limits]"),
+        },
+    }
+}
+
+fn affinity_refused(settings: &Settings, farm: FarmId, backend: BackendId) -> Told {
+    let name = named(settings, backend);
+    let message = format!(
+        "{} refused a call that went there because the callee is registered there: if its users differ from those of the other \
+         backends, set `callee_affinity = false` in the service",
+        name.text
+    );
+    Told {
+        level: LogLevel::Warn,
+        kind: ("AffinityRefused", "affinity_refused"),
+        farm: farm_name(settings, farm),
+        backend: name.backend,
+        guardian: String::new(),
+        limit: "",
+        cause: String::new(),
+        message,
+    }
+}
+
+impl Told {
+    fn of_backend(
+        settings: &Settings,
+        backend: BackendId,
+        kind: (&'static str, &'static str),
+        what: &str,
+        cause: String,
+    ) -> Self {
+        let name = named(settings, backend);
+        let message = format!("{} {what}: {cause}", name.text);
+        Self {
+            level: LogLevel::Info,
+            kind,
+            farm: name.farm,
+            backend: name.backend,
+            guardian: String::new(),
+            limit: "",
+            cause,
+            message,
         }
     }
 
-    /// Why a backend is down, if it is.
-    pub(crate) fn cause(&self, backend: BackendId) -> Option<String> {
-        lock(&self.causes).get(&backend).cloned()
+    fn by(self, guardian: &str) -> Self {
+        Self { guardian: guardian.to_owned(), ..self }
     }
 
-    /// Forgets backends that are no longer configured.
-    pub(crate) fn follow(&self, settings: &Settings) {
-        lock(&self.causes)
-            .retain(|id, _| settings.farms.iter().flat_map(|farm| &farm.backends).any(|backend| backend.id == *id));
-    }
-
-    fn tell(&self, level: LogLevel, event: &'static str, message: &str, name: &Named) {
-        let fields = [("farm", name.farm.as_str()), ("backend", name.backend.as_str())];
-        self.log.write(&Line { level, event, message, fields: &fields });
+    fn warns(self) -> Self {
+        Self { level: LogLevel::Warn, ..self }
     }
 }
 
@@ -101,15 +210,6 @@ fn farm_name(settings: &Settings, id: FarmId) -> String {
     settings.farms.iter().find(|farm| farm.id == id).map(|farm| farm.name.clone()).unwrap_or_default()
 }
 
-fn words(cause: DownCause) -> String {
-    match cause {
-        DownCause::Unanswered => "pings stay unanswered".to_owned(),
-        DownCause::Refused(status) => format!("it answers pings with {status}"),
-        DownCause::Unreachable => "the network says that it is unreachable, or nothing listens there".to_owned(),
-        DownCause::TimedOut => "requests in a row stayed unanswered".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +225,10 @@ mod tests {
         }
     }
 
+    fn id(settings: &Settings) -> BackendId {
+        settings.farms.first().and_then(|farm| farm.backends.first()).expect("one is written").id
+    }
+
     fn events() -> Events {
         let settings = config::Log { level: LogLevel::Error, format: config::LogFormat::Text };
         let log = Log::start(settings).expect("a thread can be had");
@@ -134,27 +238,92 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_known_while_a_backend_is_down() {
-        let events = events();
+    fn each_event_is_told_with_its_cause() {
         let settings = settings();
-        let id = settings.farms.first().and_then(|farm| farm.backends.first()).expect("one is written").id;
-        assert_eq!(events.cause(id), None);
-        events.handle(&Event::BackendDown { backend: id, cause: DownCause::Refused(503) });
-        assert_eq!(events.cause(id).as_deref(), Some("it answers pings with 503"));
-        events.follow(&settings);
-        assert!(events.cause(id).is_some());
-        events.handle(&Event::BackendUp { backend: id, cause: UpCause::Pinged });
-        assert_eq!(events.cause(id), None);
-        events.handle(&Event::BackendDown { backend: id, cause: DownCause::TimedOut });
-        events.follow(&Settings::default());
-        assert_eq!(events.cause(id), None);
+        let (backend, guardian): (BackendId, Arc<str>) = (id(&settings), "call".into());
+        let reason: Arc<str> = "busy: 486 Busy Here".into();
+        let down = |cause| Event::BackendDown { backend, cause };
+        for (event, kind, guarded, cause, end) in [
+            (
+                down(DownCause::Check { guardian: Arc::clone(&guardian), reason: Arc::clone(&reason) }),
+                "BackendDown",
+                "call",
+                "busy: 486 Busy Here (guardian call)",
+                "is down: busy: 486 Busy Here (guardian call)",
+            ),
+            (
+                down(DownCause::Failing { per_cent: 62 }),
+                "BackendDown",
+                "",
+                "62 % of its answers say that it failed",
+                "is down: 62 % of its answers say that it failed",
+            ),
+            (
+                down(DownCause::Slow { ms: 900, median_ms: 40 }),
+                "BackendDown",
+                "",
+                "it answers after 900 ms, where others of its pool need 40 ms",
+                "is down: it answers after 900 ms, where others of its pool need 40 ms",
+            ),
+            (
+                Event::BackendUp { backend, cause: UpCause::Check(Arc::clone(&guardian)) },
+                "BackendUp",
+                "call",
+                "its checks are good (guardian call)",
+                "is up: its checks are good (guardian call)",
+            ),
+            (
+                Event::BackendUp { backend, cause: UpCause::Answered },
+                "BackendUp",
+                "",
+                "it answered again",
+                "is up: it answered again",
+            ),
+            (
+                Event::BackendWarned { backend, guardian: Arc::clone(&guardian), reason },
+                "BackendWarned",
+                "call",
+                "busy: 486 Busy Here (guardian call)",
+                "stays in use, but: busy: 486 Busy Here (guardian call)",
+            ),
+            (
+                Event::WarningOver { backend, guardian },
+                "WarningOver",
+                "call",
+                "guardian call has nothing to warn of any more",
+                "is well again: guardian call has nothing to warn of any more",
+            ),
+        ] {
+            let told = told(&settings, &event);
+            assert_eq!((told.kind.0, told.guardian.as_str(), told.cause.as_str()), (kind, guarded, cause));
+            assert_eq!(told.message, format!("backend pbx1 (127.0.0.11:5060) of farm pbx {end}"));
+            assert_eq!((told.farm.as_str(), told.backend.as_str()), ("pbx", "pbx1"));
+            let is_bad = matches!(event, Event::BackendDown { .. } | Event::BackendWarned { .. });
+            assert_eq!(told.level == LogLevel::Warn, is_bad, "{kind}");
+        }
+    }
+
+    #[test]
+    fn events_are_kept_and_counted() {
+        let events = events();
+        let backend = id(&settings());
+        events.handle(&Event::BackendDown { backend, cause: DownCause::TimedOut });
+        events.handle(&Event::BackendUp { backend, cause: UpCause::Answered });
+        events.handle(&Event::BackendDown { backend, cause: DownCause::Unreachable });
+        events.handle(&Event::LimitReached { limit: "headers" });
+        assert_eq!(events.counts(), [("backend_down", 2), ("backend_up", 1), ("limit_reached", 1)]);
+        let last = events.last(2);
+        let kinds: Vec<(&str, &str)> =
+            last.iter().map(|event| (event.event.as_str(), event.backend.as_str())).collect();
+        assert_eq!(kinds, [("BackendDown", "pbx1"), ("LimitReached", "")]);
+        let first = last.first().expect("two were asked for");
+        assert!(first.cause.starts_with("the network says") && first.time.ends_with('Z'), "{first:?}");
     }
 
     #[test]
     fn backends_are_called_by_name_and_address() {
         let settings = settings();
-        let id = settings.farms.first().and_then(|farm| farm.backends.first()).expect("one is written").id;
-        assert_eq!(named(&settings, id).text, "backend pbx1 (127.0.0.11:5060) of farm pbx");
-        assert_eq!(named(&Settings::default(), id).farm, "");
+        assert_eq!(named(&settings, id(&settings)).text, "backend pbx1 (127.0.0.11:5060) of farm pbx");
+        assert_eq!(named(&Settings::default(), id(&settings)).farm, "");
     }
 }

@@ -133,7 +133,7 @@ fn render(format: LogFormat, unix_ms: u64, line: &Line<'_>) -> String {
 }
 
 /// Unix time as RFC 3339 writes it, in UTC.
-fn rfc3339(unix_ms: u64) -> String {
+pub(super) fn rfc3339(unix_ms: u64) -> String {
     let (days, in_day) = (unix_ms / DAY_MS, unix_ms % DAY_MS);
     let (year, month, day) = date(days);
     let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);

@@ -3,8 +3,9 @@
 pub(crate) mod arrival;
 pub(crate) mod control;
 pub(crate) mod drain;
-mod events;
+pub(crate) mod events;
 mod facts;
+pub(crate) mod guardians;
 mod log;
 mod names;
 pub(crate) mod privileges;
@@ -17,8 +18,9 @@ use anyhow::Context;
 use config::{Checked, Diagnostic};
 use drain::{Drain, Load};
 use engine::{BackendId, Event, Explanation, Shared};
-use events::Events;
+use events::{Events, Hearers, KeptEvent};
 use facts::FactsLog;
+use guardians::Notes;
 use log::Log;
 use names::{Naming, Nudges, asking_for};
 use net::{Clock, DataPlane};
@@ -26,12 +28,13 @@ use privileges::Told;
 use retired::Retired;
 use sip::Instant;
 use state_dir::StateDir;
-use status::{CertificateStatus, NameStatus, Rates, Sample, Status, UnitStatus};
+use status::{CertificateStatus, Heard, NameStatus, Rates, Sample, Status, UnitStatus};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One unit. Its threads share it.
@@ -42,6 +45,12 @@ pub(crate) struct Unit {
     shared: Arc<Shared>,
     log: Arc<Log>,
     events: Arc<Events>,
+    /// The events of checks go where those of the data plane go.
+    hearers: Hearers,
+    /// Of the checks that the unit makes itself.
+    notes: Notes,
+    /// The thread that makes them.
+    guarding: Mutex<Option<JoinHandle<()>>>,
     /// What runs.
     configuration: Mutex<Arc<Configuration>>,
     /// Held while another configuration is taken, so that one comes after the other.
@@ -84,11 +93,9 @@ impl Unit {
         // Before the first datagram: a PBX that calls a phone right after the start must find it.
         let (facts, loaded) = FactsLog::open(&state, &shared, now)?;
         let events = Arc::new(Events::new(Arc::clone(&log), Arc::clone(&shared)));
-        let (telling, hearing) = (Arc::clone(&events), Arc::clone(&naming));
-        let handle = move |event: Event| {
-            telling.handle(&event);
-            hearing.hear(&event);
-        };
+        let hearers = Hearers::new(Arc::clone(&events), Arc::clone(&naming));
+        let hearing = hearers.clone();
+        let handle = move |event: Event| hearing.hear(&event);
         let (data_plane, warnings) = DataPlane::start(Arc::clone(&shared), workers, shards, handle, None)?;
         let unit = Arc::new(Self {
             config_path: config_path.to_path_buf(),
@@ -97,6 +104,9 @@ impl Unit {
             shared,
             log,
             events,
+            hearers,
+            notes: Notes::default(),
+            guarding: Mutex::default(),
             configuration: Mutex::new(Arc::new(configuration)),
             taking: Mutex::default(),
             naming,
@@ -175,10 +185,16 @@ impl Unit {
         let sample = self.sample_now(now);
         let (rates, retired) = (lock(&self.rates), lock(&self.retired));
         let certificates = lock(&self.data_plane).as_ref().map(DataPlane::certificates).unwrap_or_default();
-        let mut status = Status::new(unit, &sample, &rates, &self.shared.settings(), &self.events, &retired);
+        let heard = Heard { events: &self.events, notes: &self.notes };
+        let mut status = Status::new(unit, &sample, &rates, &self.shared.settings(), &heard, &retired);
         status.certificates = certificates.into_iter().map(|known| CertificateStatus::at(known, unix_ms())).collect();
         status.names = self.naming.status().into_iter().map(NameStatus::from).collect();
         status
+    }
+
+    /// The `count` last events, the oldest first.
+    pub(crate) fn last_events(&self, count: usize) -> Vec<KeptEvent> {
+        self.events.last(count)
     }
 
     /// What the unit would do with a message.
@@ -223,6 +239,10 @@ impl Unit {
         if let Some(data_plane) = lock(&self.data_plane).take() {
             data_plane.stop();
         }
+        // It has begun to clear up meanwhile, and is bounded in time.
+        if let Some(guarding) = lock(&self.guarding).take() {
+            let _panicked = guarding.join();
+        }
         if let Err(error) = lock(&self.facts).close(&self.shared) {
             self.log.error("FactsFailed", &format!("the last facts are not written: {error}"));
         }
@@ -254,6 +274,17 @@ impl Unit {
             .name("following".to_owned())
             .spawn(move || unit.follow_names(&nudges))
             .context("cannot start the thread that follows names")?;
+        self.start_guarding()
+    }
+
+    fn start_guarding(self: &Arc<Self>) -> anyhow::Result<()> {
+        let seed = u64::from_ne_bytes(state_dir::random()?);
+        let unit = Arc::clone(self);
+        let guarding = std::thread::Builder::new()
+            .name("guardians".to_owned())
+            .spawn(move || unit.guard(seed))
+            .context("cannot start the thread of the guardians")?;
+        *lock(&self.guarding) = Some(guarding);
         Ok(())
     }
 
@@ -373,7 +404,6 @@ impl Unit {
         let with_calls: Vec<BackendId> = self.shared.snapshot(now).retired.iter().map(|(id, _)| *id).collect();
         lock(&self.retired).follow(&before.settings, settings, &with_calls);
         self.shared.replace_settings(now, settings.clone());
-        self.events.follow(settings);
         self.log.set(next.checked.log);
         *lock(&self.configuration) = Arc::new(next);
         Ok(warnings)

@@ -9,7 +9,7 @@ use super::{Unit, lock, refusal};
 use crate::configuration::{Configuration, brief, count};
 use anyhow::Context;
 use config::Checked;
-use engine::{Answers, BackendId, DownCause, Event, Settings, Target};
+use engine::{Answers, BackendId, DownCause, Effect, Event, Guardian, Settings, Target};
 use net::{Clock, DataPlane, NameStatus, Names};
 use passed_over::PassedOver;
 use sip::Instant;
@@ -93,13 +93,16 @@ impl Naming {
 
     /// Called in the threads of the data plane.
     pub(super) fn hear(&self, event: &Event) {
-        let (backend, cause) = match *event {
+        let (backend, cause) = match event {
             Event::BackendUp { backend, .. } => (backend, None),
             Event::BackendDown { backend, cause } => (backend, Some(cause)),
+            // A backend that was cut is down already, and one that a guardian warns of stays in use.
+            Event::BackendCut { .. } => return,
+            Event::BackendWarned { .. } | Event::WarningOver { .. } => return,
             Event::AffinityRefused { .. } | Event::LimitReached { .. } => return,
         };
         if self.is_asking.load(Ordering::Relaxed) {
-            lock(&self.heard).insert(backend, cause);
+            lock(&self.heard).insert(*backend, cause.cloned());
             self.nudge();
         }
     }
@@ -125,11 +128,11 @@ impl Naming {
         let heard = std::mem::take(&mut *lock(&self.heard));
         let mut passed_over = lock(&self.passed_over);
         for (id, cause) in heard {
-            let Some((address, is_pinged)) = by_name(settings, id) else { continue };
+            let Some((address, is_checked)) = by_name(settings, id) else { continue };
             match cause {
                 None => passed_over.up(address),
-                // Who answers pings and nothing else is not heard to be up by its pings.
-                Some(cause) => passed_over.down(now, address, is_pinged && cause != DownCause::TimedOut),
+                // Who passes its checks and serves badly all the same is not heard to be up by its checks.
+                Some(cause) => passed_over.down(now, address, is_checked && !is_passive(&cause)),
             }
         }
         passed_over.advance(now, |address| {
@@ -248,11 +251,20 @@ pub(super) fn asking_for(names: &[Target]) -> String {
     format!("asking for {}, for {} seconds at most", count(names.len(), "name"), ASK_AT_MOST.as_secs())
 }
 
-/// Where a backend is that was found by name, and whether it is pinged.
+/// What requests told, and checks did not.
+fn is_passive(cause: &DownCause) -> bool {
+    match cause {
+        DownCause::TimedOut | DownCause::Failing { .. } | DownCause::Slow { .. } => true,
+        DownCause::Check { .. } | DownCause::Unreachable => false,
+    }
+}
+
+/// Where a backend is that was found by name, and whether checks decide about it.
 fn by_name(settings: &Settings, id: BackendId) -> Option<(SocketAddr, bool)> {
     let mut all = settings.farms.iter().flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
     let (farm, backend) = all.find(|(_, backend)| backend.id == id && backend.host.is_some())?;
-    Some((backend.address, engine::ping_of(farm, backend).interval.is_some()))
+    let decides = |guardian: &Arc<Guardian>| guardian.effect == Effect::Down;
+    Some((backend.address, engine::guardians_of(farm, backend).iter().any(decides)))
 }
 
 const ASK_AT_MOST: Duration = Duration::from_secs(5);
@@ -297,6 +309,10 @@ mod tests {
         (naming, nudges)
     }
 
+    fn unanswered() -> DownCause {
+        DownCause::Check { guardian: "options".into(), reason: "no answer to OPTIONS within 2 s".into() }
+    }
+
     fn fell(backend: BackendId, cause: DownCause) -> Event {
         Event::BackendDown { backend, cause }
     }
@@ -307,8 +323,8 @@ mod tests {
         let now = Instant::from_micros(1);
         let before = settings("", &BTreeSet::new());
         assert!(naming.down(now, &before).is_empty());
-        naming.hear(&fell(id("p", 21), DownCause::Unanswered));
-        naming.hear(&fell(id("q", 11), DownCause::Unanswered));
+        naming.hear(&fell(id("p", 21), unanswered()));
+        naming.hear(&fell(id("q", 11), unanswered()));
         assert!(nudges.try_recv().is_ok());
         let down = naming.down(now, &before);
         assert_eq!(down, BTreeSet::from([address(21)]), "what has an address in the file is not by name");
@@ -316,15 +332,21 @@ mod tests {
         let places: Vec<SocketAddr> =
             after.farms.iter().flat_map(|farm| &farm.backends).map(|one| one.address).collect();
         assert_eq!(places, [address(22), address(11), address(21)]);
-        assert_eq!(naming.down(now + REST * 100, &after), down, "it is pinged, so that it will be heard");
-        naming.hear(&Event::BackendUp { backend: id("p", 21), cause: UpCause::Pinged });
+        assert_eq!(naming.down(now + REST * 100, &after), down, "it is checked, so that it will be heard");
+        naming.hear(&Event::BackendUp { backend: id("p", 21), cause: UpCause::Check("options".into()) });
         assert!(naming.down(now, &after).is_empty());
     }
 
     #[test]
-    fn what_pings_will_not_tell_is_tried_again() {
+    fn what_checks_will_not_tell_is_tried_again() {
         let now = Instant::from_micros(1);
-        for (guardians, cause) in [("", DownCause::TimedOut), ("guardians = []", DownCause::Unreachable)] {
+        let slow = DownCause::Slow { ms: 900, median_ms: 40 };
+        for (guardians, cause) in [
+            ("", DownCause::TimedOut),
+            ("", DownCause::Failing { per_cent: 60 }),
+            ("", slow),
+            ("guardians = []", DownCause::Unreachable),
+        ] {
             let (naming, _nudges) = naming();
             let settings = settings(guardians, &BTreeSet::new());
             naming.hear(&fell(id("p", 21), cause));
@@ -347,7 +369,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_while_there_are_no_names() {
         let (naming, nudges) = Naming::new();
-        naming.hear(&fell(id("p", 21), DownCause::Unanswered));
+        naming.hear(&fell(id("p", 21), unanswered()));
         assert!(lock(&naming.heard).is_empty() && nudges.try_recv().is_err());
         assert!(naming.status().is_empty() && naming.unknown().is_empty() && naming.answers().is_none());
         assert_eq!(naming.patience(Instant::from_micros(1)), REST);

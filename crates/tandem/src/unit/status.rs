@@ -1,15 +1,19 @@
 //! The state of a unit as `status` shows it and as JSON carries it.
 
+mod guardians;
 mod names;
 
+pub(crate) use guardians::GuardianStatus;
 pub(crate) use names::NameStatus;
 
-use super::events::Events;
+use super::events::{Events, words};
+use super::guardians::Notes;
 use super::retired::{Place, Retired};
-use engine::{BackendId, BackendSnapshot, FarmSnapshot, ServiceSnapshot, Settings, Snapshot};
+use engine::{BackendId, BackendSnapshot, FarmSnapshot, Guardian, ServiceSnapshot, Settings, Snapshot};
 use net::{NetCounters, StreamCounters};
 use serde::{Deserialize, Serialize};
 use sip::Instant;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -23,8 +27,8 @@ pub(crate) struct Status {
     /// Transactions held, those included that only wait for retransmissions.
     pub(crate) transactions: u64,
     pub(crate) rates: RatesStatus,
-    /// Totals since the start, but for the connections. "refused" and "connections_ended" stand once for each reason that was met, with
-    /// the reason as their label.
+    /// Totals since the start, but for the connections. "refused", "connections_ended" and "events" stand once for each reason or kind
+    /// that was met, with it as their label.
     pub(crate) counters: Vec<CounterStatus>,
     pub(crate) network: NetworkStatus,
     /// Those that tls and wss listeners show.
@@ -75,7 +79,7 @@ pub(crate) struct BackendStatus {
     pub(crate) address: String,
     /// up, down, drain, cut, full or retired: removed by a reload, and calls are left.
     pub(crate) state: String,
-    /// Why it is down, where that is known.
+    /// Everything that keeps it down.
     pub(crate) cause: Option<String>,
     pub(crate) weight: u32,
     pub(crate) priority: u32,
@@ -86,6 +90,9 @@ pub(crate) struct BackendStatus {
     pub(crate) failures: u64,
     /// Mean time to the first answer.
     pub(crate) latency_us: u64,
+    /// Its active checks.
+    #[serde(default)]
+    pub(crate) guardians: Vec<GuardianStatus>,
 }
 
 /// Over the last second.
@@ -136,6 +143,20 @@ pub(crate) struct Sample {
     pub(crate) network: NetCounters,
 }
 
+/// What was heard of backends besides the counters.
+pub(crate) struct Heard<'a> {
+    pub(crate) events: &'a Events,
+    pub(crate) notes: &'a Notes,
+}
+
+/// What all backends of a status are shown by.
+struct Background<'a> {
+    at: Instant,
+    rates: &'a Rates,
+    settings: &'a Settings,
+    notes: &'a Notes,
+}
+
 /// The last two samples, from which all rates are taken.
 #[derive(Default)]
 pub(crate) struct Rates {
@@ -149,11 +170,11 @@ impl Status {
         now: &Sample,
         rates: &Rates,
         settings: &Settings,
-        events: &Events,
+        heard: &Heard<'_>,
         retired: &Retired,
     ) -> Self {
-        let mut farms: Vec<FarmStatus> =
-            now.snapshot.farms.iter().map(|farm| farm_status(farm, rates, settings, events)).collect();
+        let background = Background { at: now.at, rates, settings, notes: heard.notes };
+        let mut farms: Vec<FarmStatus> = now.snapshot.farms.iter().map(|farm| farm_status(farm, &background)).collect();
         add_retired(&mut farms, now, rates, retired);
         let counters = now.snapshot.counters.iter().map(|(name, label, value)| CounterStatus {
             name: (*name).to_owned(),
@@ -171,7 +192,7 @@ impl Status {
                 responses_per_s: rates.per_second(|sample| counter(sample, "responses")),
                 calls_per_s: rates.per_second(|sample| counter(sample, "calls_started")),
             },
-            counters: counters.chain(stream_counters(&now.network.streams)).collect(),
+            counters: counters.chain(stream_counters(&now.network.streams)).chain(check_counters(heard)).collect(),
             network: network_status(&now.network, rates),
             certificates: Vec::new(),
             names: Vec::new(),
@@ -197,15 +218,11 @@ impl Rates {
     }
 }
 
-fn farm_status(farm: &FarmSnapshot, rates: &Rates, settings: &Settings, events: &Events) -> FarmStatus {
+fn farm_status(farm: &FarmSnapshot, background: &Background<'_>) -> FarmStatus {
     let services = farm.services.iter().map(|service| ServiceStatus {
         name: service.name.clone(),
         algorithm: service.algorithm.to_owned(),
-        backends: service
-            .backends
-            .iter()
-            .map(|backend| backend_status(farm, service, backend, rates, settings, events))
-            .collect(),
+        backends: service.backends.iter().map(|backend| backend_status(farm, service, backend, background)).collect(),
     });
     FarmStatus { name: farm.name.clone(), listeners: farm.listeners.clone(), services: services.collect() }
 }
@@ -214,27 +231,31 @@ fn backend_status(
     farm: &FarmSnapshot,
     service: &ServiceSnapshot,
     backend: &BackendSnapshot,
-    rates: &Rates,
-    settings: &Settings,
-    events: &Events,
+    background: &Background<'_>,
 ) -> BackendStatus {
-    let configured = settings
-        .farms
-        .iter()
-        .filter(|known| known.name == farm.name)
-        .flat_map(|known| &known.backends)
-        .find(|known| known.name == backend.name);
-    let cause = configured.filter(|_| backend.state == "down").and_then(|known| events.cause(known.id));
-    let requests_per_s = rates.per_second(|sample| requests(sample, &farm.name, &service.name, &backend.name));
-    shown(backend, cause, requests_per_s)
+    let read = |sample: &Sample| requests(sample, &farm.name, &service.name, &backend.name);
+    let mut status = shown(backend, background.rates.per_second(read));
+    let configured = background.settings.farms.iter().filter(|known| known.name == farm.name).find_map(|farm| {
+        let known = farm.backends.iter().find(|known| known.name == backend.name)?;
+        Some((known.id, engine::guardians_of(farm, known)))
+    });
+    if let Some((id, guardians)) = configured {
+        let of_guardian = |guardian: &Arc<Guardian>| {
+            let note = background.notes.last(id, &guardian.name);
+            GuardianStatus::new(guardian, &backend.checks, note, background.at)
+        };
+        status.guardians = guardians.iter().map(of_guardian).collect();
+    }
+    status
 }
 
-fn shown(backend: &BackendSnapshot, cause: Option<String>, requests_per_s: f64) -> BackendStatus {
+fn shown(backend: &BackendSnapshot, requests_per_s: f64) -> BackendStatus {
+    let causes: Vec<String> = backend.down_causes.iter().map(words).collect();
     BackendStatus {
         name: backend.name.clone(),
         address: backend.address.clone(),
         state: backend.state.to_owned(),
-        cause,
+        cause: (backend.state == "down" && !causes.is_empty()).then(|| causes.join("; ")),
         weight: backend.weight,
         priority: backend.priority,
         calls: backend.calls,
@@ -242,6 +263,7 @@ fn shown(backend: &BackendSnapshot, cause: Option<String>, requests_per_s: f64) 
         requests_per_s,
         failures: backend.failures,
         latency_us: backend.latency_us,
+        guardians: Vec::new(),
     }
 }
 
@@ -253,7 +275,7 @@ fn add_retired(farms: &mut Vec<FarmStatus>, now: &Sample, rates: &Rates, retired
         let Some(place) = retired.place(*id) else { continue };
         for (service, algorithm) in &place.services {
             let read = |sample: &Sample| requests_of_retired(sample, *id, place, service, &backend.name);
-            let status = shown(backend, None, rates.per_second(read));
+            let status = shown(backend, rates.per_second(read));
             service_called(farm_called(farms, &place.farm), service, algorithm).backends.push(status);
         }
     }
@@ -331,6 +353,17 @@ fn stream_counters(streams: &StreamCounters) -> impl Iterator<Item = CounterStat
     })
 }
 
+/// Events by kind, and the checks that the unit makes itself.
+fn check_counters(heard: &Heard<'_>) -> impl Iterator<Item = CounterStatus> {
+    let events = heard.events.counts().into_iter().map(|(kind, value)| (EVENTS, kind, value));
+    let checks = heard.notes.counters().into_iter().map(|(name, value)| (name, "", value));
+    checks.chain(events).map(|(name, label, value)| CounterStatus {
+        name: name.to_owned(),
+        label: label.to_owned(),
+        value,
+    })
+}
+
 fn counter(sample: &Sample, name: &str) -> u64 {
     sample.snapshot.counters.iter().find(|(known, _, _)| *known == name).map_or(0, |(_, _, value)| *value)
 }
@@ -365,11 +398,13 @@ fn one_decimal(value: f64) -> f64 {
 
 const DAY_SECONDS: i64 = 24 * 3_600;
 const ENDED: &str = "connections_ended";
+const EVENTS: &str = "events";
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::DownCause;
 
     fn sample(at_ms: u64, requests: u64) -> Sample {
         let snapshot = Snapshot { counters: vec![("requests", "", requests)], ..Snapshot::default() };
@@ -400,8 +435,7 @@ mod tests {
             priority: 1,
             calls: 2,
             requests,
-            failures: 0,
-            latency_us: 0,
+            ..BackendSnapshot::default()
         }
     }
 
@@ -479,6 +513,30 @@ mod tests {
         add_retired(&mut farms, &samples(id).1, &Rates::default(), &retired);
         assert_eq!(states(&farms), [("pbx", "a", "retired", 0.0)]);
         assert!(farms.iter().all(|farm| farm.listeners.is_empty()));
+    }
+
+    #[test]
+    fn a_backend_is_shown_with_its_causes_and_guardians() {
+        let settings = settings(&["a"]);
+        let down = |state: &'static str| BackendSnapshot {
+            down_causes: vec![DownCause::TimedOut, DownCause::Unreachable],
+            ..snapshot("a", state, 1)
+        };
+        let cause = shown(&down("down"), 0.0).cause.unwrap_or_default();
+        assert!(cause.starts_with("requests in a row stayed unanswered; the network says"), "{cause}");
+        assert_eq!(shown(&down("drain"), 0.0).cause, None);
+        assert_eq!(shown(&snapshot("a", "down", 1), 0.0).cause, None);
+        let farm = FarmSnapshot { name: "pbx".to_owned(), listeners: Vec::new(), services: Vec::new() };
+        let service = ServiceSnapshot { name: "default".to_owned(), algorithm: "weight", backends: Vec::new() };
+        let (rates, notes) = (Rates::default(), Notes::default());
+        let at = Instant::from_micros(1);
+        let background = Background { at, rates: &rates, settings: &settings, notes: &notes };
+        let status = backend_status(&farm, &service, &snapshot("a", "up", 1), &background);
+        let guardians: Vec<(&str, &str)> =
+            status.guardians.iter().map(|one| (one.name.as_str(), one.state.as_str())).collect();
+        assert_eq!(guardians, [("options", "unchecked")]);
+        let unknown = backend_status(&farm, &service, &snapshot("x", "up", 1), &background);
+        assert!(unknown.guardians.is_empty());
     }
 
     #[test]

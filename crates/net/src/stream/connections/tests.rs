@@ -479,6 +479,37 @@ fn connections_of_a_closed_listener_end_with_the_next_sweeps() {
 }
 
 #[test]
+fn connections_to_a_server_that_was_cut_end_and_others_stay() {
+    if !namespace::alone("stream::connections::tests::connections_to_a_server_that_was_cut_end_and_others_stay") {
+        return;
+    }
+    let (mut world, ours, at) = (World::new(Limits::default()), open("127.0.0.1:5060"), tcp());
+    let [cut, other] = ["127.0.0.2:5060", "127.0.0.3:5060"];
+    let servers = [cut, other].map(open);
+    let mut peers = Vec::new();
+    for (remote, server) in [cut, other].into_iter().zip(&servers) {
+        assert_eq!(world.send(0, &at, &towards(&at, remote), &message(1)), Ok(()));
+        let (mut peer, _) = wait_for(|| server.accept());
+        assert_eq!(world.received(&mut peer, message(1).len()), message(1));
+        peers.push(peer);
+    }
+    // It comes from that address and is no connection to it.
+    let phone = connect("127.0.0.1:5060");
+    world.accept(1, &at, &ours);
+    world.connections.close_peers(&[address(cut), phone.local_addr().expect("it is connected")]);
+    // What is sent before the sweep goes by a new one.
+    assert_eq!(world.send(1, &at, &towards(&at, cut), &message(2)), Ok(()));
+    assert_eq!(world.pass(Duration::ZERO), []);
+    assert_eq!(world.ended(Reason::ListenerClosed), 1);
+    let (mut again, _) = wait_for(|| servers[0].accept());
+    assert_eq!(world.received(&mut again, message(2).len()), message(2));
+    assert_eq!(world.send(1, &at, &towards(&at, other), &message(3)), Ok(()));
+    assert_eq!(world.received(&mut peers[1], message(3).len()), message(3));
+    assert_eq!(wait_for(|| peers[0].read(&mut [0])), 0);
+    assert_eq!(world.connections.counters().opened, 3);
+}
+
+#[test]
 fn new_limits_hold_for_old_connections() {
     if !namespace::alone("stream::connections::tests::new_limits_hold_for_old_connections") {
         return;
