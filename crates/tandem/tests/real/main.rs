@@ -3,9 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "these tests are about real time and real sockets")]
 
 mod baresip;
+mod check_sip;
 mod common;
 mod conformance;
 mod demo;
+mod guardians;
 mod hostile_tls;
 mod ipv6;
 mod kamailio;
