@@ -224,7 +224,9 @@ fn trimmed(mut digits: String) -> String {
 
 /// A time for readers: `7 s`, `0.31 s`.
 pub(crate) fn seconds(time: Duration) -> String {
-    trimmed(format!("{:.2}", time.as_secs_f64())) + " s"
+    // On the same machine an answer takes less than what is of interest elsewhere; nought would look like a mistake.
+    let places = if time < Duration::from_millis(10) { 4 } else { 2 };
+    trimmed(format!("{:.places$}", time.as_secs_f64())) + " s"
 }
 
 /// A short time for readers, to the millisecond: `0.012 s`.
@@ -376,7 +378,7 @@ mod tests {
 
     #[test]
     fn times_are_short() {
-        let cases = [(7_000, "7 s"), (310, "0.31 s"), (400, "0.4 s"), (4, "0 s"), (10_000, "10 s")];
+        let cases = [(7_000, "7 s"), (310, "0.31 s"), (400, "0.4 s"), (9, "0.009 s"), (10, "0.01 s"), (10_000, "10 s")];
         for (millis, text) in cases {
             assert_eq!(seconds(Duration::from_millis(millis)), text);
         }

@@ -269,8 +269,12 @@ fn told((farm, backend): &Placed<'_>, outcome: &Outcome, coloured: bool) -> Stri
     };
     let after =
         if outcome.took.is_zero() { String::new() } else { format!(" after {:.3} s", outcome.took.as_secs_f64()) };
-    writeln!(text, "  {}{after}: {}\n", paint(verdict, colour, coloured), outcome.text)
-        .expect("writing into a String cannot fail");
+    // A report has said already what it is.
+    let what = match outcome.detail {
+        Detail::Report(_) => String::new(),
+        _ => format!(": {}", outcome.text),
+    };
+    writeln!(text, "  {}{after}{what}\n", paint(verdict, colour, coloured)).expect("writing into a String cannot fail");
     text
 }
 
@@ -451,7 +455,7 @@ mod tests {
         assert!(text.ends_with("  \x1b[31mfailed\x1b[0m: no answer\n\n"), "{text:?}");
         let report = probe::Report::unknown("no answer".to_owned());
         let text = told(&first, &outcome(Detail::Report(Box::new(report)), Duration::ZERO), false);
-        assert!(text.contains("\n  SIP UNKNOWN - no answer"), "{text}");
+        assert!(text.contains("\n  SIP UNKNOWN - no answer") && text.ends_with("\n  failed\n\n"), "{text}");
         let mut text = String::new();
         add_indented(&mut text, "one \n\x1b[2Jtwo\n");
         assert_eq!(text, "  one\n   [2Jtwo\n");

@@ -301,6 +301,9 @@ fn add_network(page: &mut String, network: &NetworkStatus, coloured: bool) {
             network.received, network.received_per_s, network.sent, network.sent_per_s
         ),
     );
+    if let Some(fault) = &network.last_fault {
+        add(page, &format!("last fault of a connection  {fault}"));
+    }
     add(page, &format!("workers    {} busy", busy.join(", ")));
 }
 
@@ -437,6 +440,7 @@ mod tests {
             ],
             "network": {
                 "received": 10, "sent": 11, "kernel_drops": 6, "inbox_overflow": 0, "send_errors": 0,
+                "last_fault": "192.0.2.9:40001: no TLS",
                 "received_per_s": 1.0, "sent_per_s": 1.1,
                 "workers": [{ "received": 10, "sent": 11, "helped": 0, "busy_percent": 12.4 }]
             },
@@ -466,6 +470,7 @@ mod tests {
             "  no service            2\n",
             "  refused missing via  31\n",
             "6 dropped by the kernel",
+            "last fault of a connection  192.0.2.9:40001: no TLS\n",
             "workers    12 % busy",
             "certificate a.pem  sip.example.com, *.example.net  ends in 31 days\n",
             "certificate c.pem    has ended\n",

@@ -121,6 +121,8 @@ pub(crate) struct NetworkStatus {
     /// Dropped because their shard was busy and its inbox full.
     pub(crate) inbox_overflow: u64,
     pub(crate) send_errors: u64,
+    /// Who broke the rules of TLS, of a WebSocket or of framing last, and how.
+    pub(crate) last_fault: Option<String>,
     pub(crate) received_per_s: f64,
     pub(crate) sent_per_s: f64,
     pub(crate) workers: Vec<WorkerStatus>,
@@ -314,6 +316,7 @@ fn network_status(network: &NetCounters, rates: &Rates) -> NetworkStatus {
         kernel_drops: network.kernel_drops,
         inbox_overflow: network.inbox_overflow,
         send_errors: network.send_errors,
+        last_fault: network.streams.last_fault.as_ref().map(|fault| format!("{}: {}", fault.remote, fault.text)),
         received_per_s: rates.per_second(|sample| sample.network.received),
         sent_per_s: rates.per_second(|sample| sample.network.sent),
         workers: workers.collect(),
@@ -336,6 +339,7 @@ impl CertificateStatus {
 fn stream_counters(streams: &StreamCounters) -> impl Iterator<Item = CounterStatus> {
     let named = [
         ("connections", streams.connections),
+        ("connections_dozing", streams.dozing),
         ("connections_accepted", streams.accepted),
         ("connections_opened", streams.opened),
         ("connections_not_accepted", streams.accept_failures),

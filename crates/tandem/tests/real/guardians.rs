@@ -1,6 +1,8 @@
 //! Farm Guardian at work: checks of every kind against real servers, what they do to a backend, and what they leave behind.
 
 mod echo_box;
+mod soon_back;
+mod transports;
 
 use crate::common::certificates::Authority;
 use crate::common::kamailio::{self, PASSWORD, Server};

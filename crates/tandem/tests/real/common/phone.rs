@@ -112,6 +112,19 @@ impl Phone {
         self.await_registration(PATIENCE);
     }
 
+    /// The same, and it has to be told so many seconds.
+    ///
+    /// # Panics
+    /// If it fails, or is told another time.
+    pub fn register_for(&self, seconds: u32) {
+        self.begin_registering();
+        self.wait_within(PATIENCE, "registration", |event| match event {
+            Event::RegisterFailed { code } => panic!("REGISTER failed with {code}"),
+            Event::Registered { expires } => *expires == seconds || panic!("told {expires} s, not {seconds} s"),
+            _ => false,
+        });
+    }
+
     /// Sends REGISTER, if none is under way, and returns at once.
     pub fn begin_registering(&self) {
         self.order(Order::Register);

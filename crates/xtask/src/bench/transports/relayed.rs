@@ -128,9 +128,12 @@ impl Row {
         self.median(|round| round.report.target.cpu_us_per_message)
     }
 
-    /// For a second of CPU time; zero where none were measured.
+    /// For a second of CPU time; zero where none were measured. Rounds that lost connections do not count: a program that died
+    /// under them took its CPU time with it.
     fn handshakes(&self) -> f64 {
-        self.median(|round| round.handshakes.map_or(0.0, |handshakes| handshakes.per_cpu_second()))
+        let whole = self.rounds.iter().filter_map(|round| round.handshakes).filter(|handshakes| handshakes.lost == 0);
+        let rates: Vec<f64> = whole.map(|handshakes| handshakes.per_cpu_second()).collect();
+        if rates.is_empty() { 0.0 } else { median(rates.into_iter()) }
     }
 
     fn lost(&self) -> u64 {
@@ -286,6 +289,7 @@ mod tests {
             }
         };
         lose(&mut rows[1]);
+        assert_eq!(rows[1].handshakes(), 0.0, "what lost connections has no rate");
         assert!(outcome(Part::Tls, Carrier::Tls, &rows).faults.is_empty());
         lose(&mut rows[0]);
         assert_eq!(outcome(Part::Tls, Carrier::Tls, &rows).faults, ["tandem lost 3 exchanges or connections"]);
