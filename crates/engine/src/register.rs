@@ -281,7 +281,9 @@ impl Registration {
         let Some(longest) = self.longest else { return };
         let Learning { now, directory, outages, .. } = *learning;
         let granted = seconds.min(LONGEST_EXPIRES);
-        let lasts = granted > longest && !refresh::says_more(address, response);
+        // What nobody said may be far from what the registrar keeps.
+        let is_said = address.expires().or(response.expires()).is_some();
+        let lasts = is_said && granted > longest && !refresh::says_more(address, response);
         let asked = self.asked.as_ref().filter(|asked| lasts && asked.id == offered.id);
         let refresh = asked.map(|asked| Refresh::new(now, asked, self.backend, granted, outages));
         directory.set_refresh(now, self.aor, offered.id, offered.reg_id, refresh);

@@ -133,7 +133,7 @@ impl Runner {
     /// # Errors
     /// Nothing was sent; see [`StartError`].
     pub fn start(&mut self, job: Job) -> Result<JobId, StartError> {
-        if self.runs.len() >= MOST_AT_ONCE {
+        if self.runs.len() >= MOST_AT_ONCE && !self.end_oldest_told() {
             return Err(StartError::TooMany { running: self.runs.len() });
         }
         let now = self.now();
@@ -185,6 +185,17 @@ impl Runner {
     pub fn next_due(&self) -> Option<Duration> {
         let due = self.runs.values().map(Run::due).min()?;
         Some(due.saturating_since(self.now()))
+    }
+
+    /// Whoever was reported and only clears up makes room: dead servers must not keep the living ones from being checked.
+    fn end_oldest_told(&mut self) -> bool {
+        let now = self.now();
+        let Some(id) = self.runs.iter().find(|(_, run)| run.is_told()).map(|(id, _)| *id) else { return false };
+        if let Some(mut run) = self.runs.remove(&id) {
+            run.abandon(now);
+            run.close();
+        }
+        true
     }
 
     fn now(&self) -> Instant {

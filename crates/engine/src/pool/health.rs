@@ -199,13 +199,14 @@ impl Health {
 
     /// The outcome of a check, which the guardian of this name counts.
     pub(super) fn on_check(&mut self, now: Instant, guardian: &str, outcome: &CheckOutcome) -> Option<Change> {
-        let was_alive = self.is_alive();
+        // Who was set aside for its answers is told of once more when it gives none: only now its calls have to move.
+        let was_answering = self.is_answering();
         let (guardian, turn) = self.checks.count(now, guardian, outcome)?;
         let name = Arc::clone(&guardian.name);
         match (turn, guardian.effect) {
             (Turn::Fell(reason), Effect::Down) => {
                 // Who cuts is heard even where others took it out before.
-                (was_alive || guardian.cut).then_some(Change::Down(DownCause::Check { guardian: name, reason }))
+                (was_answering || guardian.cut).then_some(Change::Down(DownCause::Check { guardian: name, reason }))
             }
             (Turn::Fell(reason), Effect::Warn) => Some(Change::Warned { guardian: name, reason }),
             (Turn::Rose, Effect::Warn) => Some(Change::WarningOver { guardian: name }),
@@ -218,8 +219,8 @@ impl Health {
         }
     }
 
-    /// An answer of any kind to a request or a ping.
-    pub(super) fn on_life(&mut self, now: Instant) -> Option<Change> {
+    /// An answer of any kind to a request.
+    fn on_life(&mut self, now: Instant) -> Option<Change> {
         self.timeouts = 0;
         let is_proof = match self.aside?.evidence {
             Evidence::Unreachable => true,
@@ -249,7 +250,7 @@ impl Health {
 
     /// The final answer to a request.
     pub(super) fn on_final_answer(&mut self, now: Instant, code: u16) -> Option<Change> {
-        if code >= 500 {
+        if is_failure(code) {
             self.last_failure = Some((now, code));
         }
         let aside = self.aside.filter(|aside| matches!(aside.evidence, Evidence::Failing { .. }))?;
@@ -271,10 +272,11 @@ impl Health {
         match self.aside {
             // Requests sent before it was set aside still time out now: only a trial that was sent can fail.
             Some(aside) => {
-                if now >= aside.until && aside.trial.is_some() {
+                let has_failed = now >= aside.until && aside.trial.is_some();
+                if has_failed {
                     self.renew_aside(now, Evidence::TimedOut);
                 }
-                None
+                self.is_news(aside, has_failed).then_some(Change::Down(DownCause::TimedOut))
             }
             None if self.timeouts >= PATIENCE => self.suspend(now, Evidence::TimedOut, has_room),
             None => None,
@@ -284,10 +286,11 @@ impl Health {
     pub(super) fn on_unreachable(&mut self, now: Instant) -> Option<Change> {
         match self.aside {
             Some(aside) => {
-                if now >= aside.until {
+                let has_failed = now >= aside.until || aside.evidence.is_of_answers();
+                if has_failed {
                     self.renew_aside(now, Evidence::Unreachable);
                 }
-                None
+                self.is_news(aside, has_failed).then_some(Change::Down(DownCause::Unreachable))
             }
             None => self.set_aside(now, Evidence::Unreachable),
         }
@@ -304,6 +307,26 @@ impl Health {
             return None;
         }
         self.suspend(now, evidence, has_room)
+    }
+
+    /// So few of its pools are left that it is needed, however bad its answers are.
+    pub(super) fn on_need(&mut self, now: Instant) -> Option<Change> {
+        let aside = self.aside?;
+        if aside.evidence == Evidence::Unreachable || self.part() != Part::Aside {
+            return None;
+        }
+        self.timeouts = 0;
+        self.return_to_use(now)
+    }
+
+    /// A ping was answered: the address is reached, and no more is proved by it.
+    pub(super) fn on_pong(&mut self, now: Instant) -> Option<Change> {
+        (self.aside?.evidence == Evidence::Unreachable).then(|| self.return_to_use(now)).flatten()
+    }
+
+    /// Who answered, if badly, answers no more.
+    fn is_news(&self, aside: Aside, has_failed: bool) -> bool {
+        has_failed && aside.evidence.is_of_answers() && !self.checks.is_down()
     }
 
     fn is_half_open(&self, now: Instant) -> bool {
@@ -637,10 +660,61 @@ mod tests {
             assert_eq!(health.on_timeout(at(5_000), with_room), None);
             assert!(health.standing(at(5_000)).is_half_open, "{evidence:?}");
             assert!(health.claim_trial(at(5_000)));
-            assert_eq!(health.on_timeout(at(7_000), with_room), None);
+            let told = evidence.is_of_answers().then_some(Change::Down(DownCause::TimedOut));
+            assert_eq!(health.on_timeout(at(7_000), with_room), told, "only now it answers no more");
             assert_eq!(health.down_causes(), [DownCause::TimedOut]);
             assert_eq!(health.standing(at(7_000)).until, Some(at(17_000)), "{evidence:?}");
         }
+    }
+
+    #[test]
+    fn who_was_slow_and_dies_is_told_of_once_more() {
+        for evidence in [FAILING, SLOW] {
+            let mut refused = health();
+            assert!(refused.on_outlier(at(0), evidence, with_room).is_some());
+            assert_eq!(refused.on_unreachable(at(1)), Some(Change::Down(DownCause::Unreachable)), "{evidence:?}");
+            assert!(!refused.is_answering());
+            assert_eq!(refused.on_unreachable(at(2)), None, "once");
+            let mut silent = guarded(&[guardian("ping", 1, 1)]);
+            assert!(silent.on_outlier(at(0), evidence, with_room).is_some());
+            assert_eq!(silent.on_check(at(1), "ping", &failed("no")), Some(Change::Down(down_by("ping", "no"))));
+            assert_eq!(silent.on_unreachable(at(2)), None, "it is down already");
+        }
+    }
+
+    #[test]
+    fn a_pong_proves_the_address_and_no_more() {
+        let mut unreachable = health();
+        assert!(unreachable.on_unreachable(at(0)).is_some());
+        assert_eq!(unreachable.on_pong(at(1)), Some(Change::Up(UpCause::Answered)));
+        for evidence in [Evidence::TimedOut, FAILING, SLOW] {
+            let mut other = health();
+            assert!(other.on_outlier(at(0), evidence, with_room).is_some());
+            assert_eq!(other.on_pong(at(9_000)), None, "{evidence:?}");
+        }
+        let mut silent = health();
+        for ms in [0, 1] {
+            assert_eq!(silent.on_timeout(at(ms), with_room), None);
+            assert_eq!(silent.on_pong(at(ms)), None);
+        }
+        assert!(silent.on_timeout(at(2), with_room).is_some(), "pongs between do not count");
+    }
+
+    #[test]
+    fn who_is_needed_comes_back_unless_nobody_is_there() {
+        for (evidence, back) in
+            [(Evidence::TimedOut, true), (FAILING, true), (SLOW, true), (Evidence::Unreachable, false)]
+        {
+            let mut health = health();
+            let aside = match evidence {
+                Evidence::Unreachable => health.on_unreachable(at(0)),
+                other => health.on_outlier(at(0), other, with_room),
+            };
+            assert!(aside.is_some());
+            assert_eq!(health.on_need(at(1)), back.then_some(Change::Up(UpCause::Answered)), "{evidence:?}");
+            assert_eq!(health.is_alive(), back);
+        }
+        assert_eq!(health().on_need(at(0)), None);
     }
 
     #[test]

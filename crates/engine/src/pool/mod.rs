@@ -129,14 +129,23 @@ impl Pool {
         Some(self.members[picked].index)
     }
 
-    /// Sets those aside whose answers of the last ten seconds are out of line, as far as there is room. To be called once a second.
+    /// Takes back whom the pool cannot do without any more, and sets those aside whose answers of the last ten seconds are out of
+    /// line, as far as there is room. To be called once a second.
     pub(crate) fn compare(&self, now: Instant) -> Vec<Event> {
+        let mut events = Vec::new();
+        for member in &self.members {
+            if !self.gauges.quorum().is_overdrawn() {
+                break;
+            }
+            events.extend(member.state.on_need(now));
+        }
         if !self.is_compared {
-            return Vec::new();
+            return events;
         }
         let readings: Vec<_> = self.members.iter().map(|member| member.state.recent_answers(now)).collect();
         let outliers = passive::outliers(&readings).into_iter();
-        outliers.filter_map(|(member, evidence)| self.members[member].state.on_outlier(now, evidence)).collect()
+        events.extend(outliers.filter_map(|(member, evidence)| self.members[member].state.on_outlier(now, evidence)));
+        events
     }
 
     /// Is any backend available, of whatever level?

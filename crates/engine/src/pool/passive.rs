@@ -50,9 +50,10 @@ impl Evidence {
     }
 }
 
-/// Does this final answer say that the server failed (RFC 3261 §21.5)? 6xx is what a user wants.
+/// Does this final answer say that the server failed (RFC 3261 §21.5)? 6xx is what a user wants, and those left out here judge the
+/// request: whoever sends such requests could take servers out.
 pub(super) fn is_failure(code: u16) -> bool {
-    (500..600).contains(&code)
+    (500..600).contains(&code) && !matches!(code, 501 | 505 | 513 | 555 | 580)
 }
 
 /// Final answers of the last ten seconds, and how many of them were failures. Counted without a lock.
@@ -246,6 +247,14 @@ impl Quorum {
         }
     }
 
+    /// More than half of those that are not out are aside: others went out since.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        let parts = lock(&self.parts);
+        let of_part = |wanted: Part| parts.iter().filter(|part| **part == wanted).count();
+        let (serving, aside) = (of_part(Part::Serving), of_part(Part::Aside));
+        aside > (serving + aside) / 2
+    }
+
     /// Sets a serving member aside, if no more than half of those that are not out are aside then.
     pub(super) fn claim(&self, member: usize) -> bool {
         let mut parts = lock(&self.parts);
@@ -293,6 +302,31 @@ mod tests {
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_pool_is_overdrawn_when_others_went_out_since() {
+        for (parts, overdrawn) in [
+            (&[Part::Serving, Part::Aside][..], false),
+            (&[Part::Out, Part::Aside], true),
+            (&[Part::Serving, Part::Aside, Part::Aside], true),
+            (&[Part::Serving, Part::Serving, Part::Aside, Part::Aside], false),
+            (&[Part::Out, Part::Out], false),
+        ] {
+            let quorum = Quorum::new(parts.len());
+            for (member, part) in parts.iter().enumerate() {
+                quorum.set(member, *part);
+            }
+            assert_eq!(quorum.is_overdrawn(), overdrawn, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn what_judges_the_request_is_no_failure_of_the_server() {
+        let failures: Vec<u16> = (100..700).filter(|code| is_failure(*code)).collect();
+        assert_eq!(failures.len(), 95);
+        assert!([500, 502, 503, 504, 599].iter().all(|code| failures.contains(code)));
+        assert!([408, 486, 501, 505, 513, 555, 580, 600, 603].iter().all(|code| !failures.contains(code)));
     }
 
     #[test]

@@ -240,13 +240,13 @@ impl BackendState {
     pub fn on_pong(&self, now: Instant, elapsed: Duration) -> Option<Event> {
         lock(&self.speed).latency.record(now, elapsed);
         self.publish(&[Measure::Answer]);
-        self.if_suspect(|health| health.on_life(now))
+        self.if_suspect(|health| health.on_pong(now))
     }
 
     /// The final answer to a request. Also reported to [`BackendState::on_answer`] if it was the first.
     pub fn on_final_answer(&self, now: Instant, code: u16) -> Option<Event> {
         self.finals.count(now, is_failure(code));
-        if code < 500 {
+        if !is_failure(code) {
             return self.if_suspect(|health| health.on_final_answer(now, code));
         }
         self.failures.fetch_add(1, SeqCst);
@@ -271,6 +271,12 @@ impl BackendState {
     /// The outcome of a check by the guardian of this name; of one that is none of this backend's nothing comes.
     pub fn on_check(&self, now: Instant, guardian: &str, outcome: &CheckOutcome) -> Option<Event> {
         let change = self.change_health(|health| health.on_check(now, guardian, outcome));
+        self.event(change)
+    }
+
+    /// One of its pools has too few left.
+    pub(super) fn on_need(&self, now: Instant) -> Option<Event> {
+        let change = self.change_health(|health| health.on_need(now));
         self.event(change)
     }
 

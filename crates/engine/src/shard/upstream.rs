@@ -80,7 +80,9 @@ impl Core {
     pub(super) fn longest_told(&self, upstream: &Flow) -> Option<u32> {
         let running = self.shared.running();
         let (farm, _) = running.listener(upstream.listener)?;
-        register::longest_told(farm.settings)
+        // A backend that registers elsewhere is told what it was granted there.
+        let is_phone = farm.running.backend_at(farm.settings, upstream).is_none();
+        is_phone.then(|| register::longest_told(farm.settings)).flatten()
     }
 
     /// Credentials for a nonce that this box did not issue are stale, not wrong: a phone that was moved must not ask its user for

@@ -197,9 +197,12 @@ impl Connections {
         let part = self.shares[worker].sweeps.fetch_add(1, Ordering::Relaxed) % SWEEP_PARTS;
         let mut due: Vec<Arc<Entry>> = Vec::new();
         for stripe in self.stripes[worker * STRIPES..][..STRIPES].iter().skip(part).step_by(SWEEP_PARTS) {
-            let stripe = lock(stripe);
-            let room = SWEPT_AT_ONCE - due.len();
-            due.extend(stripe.values().filter(|entry| entry.is_due(now)).take(room).cloned());
+            due.extend(lock(stripe).values().filter(|entry| entry.is_due(now)).cloned());
+        }
+        if due.len() > SWEPT_AT_ONCE {
+            // Those that wait longest: in the order of the table the same ones would be left out each time.
+            due.sort_by_cached_key(|entry| entry.due.load(Ordering::Relaxed));
+            due.truncate(SWEPT_AT_ONCE);
         }
         let terms = self.terms.load_full();
         for entry in due {

@@ -111,7 +111,13 @@ pub(super) fn towards(to: SocketAddr) -> Result<SocketAddr, StartError> {
         socket.connect(&to.into())?;
         UdpSocket::from(socket).local_addr()
     };
-    let mut local = ask().map_err(|error| StartError::NoRoute { to, error: error.to_string() })?;
+    let mut local = ask().map_err(|error| match error.kind() {
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+            StartError::NoRoute { to, error: error.to_string() }
+        }
+        // Our own want of sockets says nothing of the other side.
+        _ => StartError::Socket { transport: "udp", address: to, error: error.to_string() },
+    })?;
     local.set_port(0);
     Ok(local)
 }
@@ -129,15 +135,11 @@ fn bind(at: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Not merely a full queue somewhere.
+/// Not merely a full queue somewhere, nor a firewall's table that is full for the moment (EPERM).
 fn is_for_good(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::NetworkUnreachable
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::PermissionDenied
-            | ErrorKind::InvalidInput
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::NetworkDown | ErrorKind::InvalidInput
     )
 }
 

@@ -118,9 +118,19 @@ impl Run {
         }
         self.send(now);
         if now >= self.limit && !self.probe.is_over() {
-            self.probe.abandon(now);
-            self.send(now);
+            self.abandon(now);
         }
+    }
+
+    /// Says its last words.
+    pub(super) fn abandon(&mut self, now: Instant) {
+        self.probe.abandon(now);
+        self.send(now);
+    }
+
+    /// Its report was taken.
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told
     }
 
     /// Ends it early, within its reserve.

@@ -297,6 +297,27 @@ fn no_more_are_run_than_there_is_room_for() {
 }
 
 #[test]
+fn whoever_was_reported_makes_room() {
+    let peer = bound();
+    let proxy = peer.local_addr().expect("it is bound");
+    let mut runner = Runner::new().expect("nothing is asked of the system");
+    let lingering = |limit| Job { linger: Linger::Stay, ..call(proxy, Transport::Udp, limit) };
+    let first = runner.start(lingering(ms(400))).expect("there is room");
+    for _ in 1..MOST_AT_ONCE {
+        runner.start(lingering(ms(30_000))).expect("there is room");
+    }
+    let end = std::time::Instant::now() + PATIENCE;
+    let mut told = Vec::new();
+    while told.is_empty() && std::time::Instant::now() < end {
+        told = runner.turn(ms(50)).into_iter().map(|(id, _)| id).collect();
+    }
+    assert_eq!((told, runner.running()), (vec![first], MOST_AT_ONCE), "it clears up still");
+    assert!(runner.start(lingering(ms(400))).is_ok());
+    assert_eq!(runner.running(), MOST_AT_ONCE);
+    assert!(matches!(runner.start(lingering(ms(400))), Err(StartError::TooMany { .. })), "nobody else was told");
+}
+
+#[test]
 fn waits_are_rounded_up() {
     assert_eq!(milliseconds(Duration::ZERO), PollTimeout::ZERO);
     assert_eq!(milliseconds(Duration::from_micros(1)), PollTimeout::from(1_u8));

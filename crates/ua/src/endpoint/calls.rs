@@ -209,7 +209,9 @@ impl Endpoint {
                 leg.bye_wanted = true;
                 self.acknowledge(now, id, None);
             }
-            (Stage::Confirmed, Exchange::Awaiting(_)) => leg.bye_wanted = true,
+            // RFC 3261 §15: only who was called has to wait for the ACK; his own requests begin after number 0.
+            (Stage::Confirmed, Exchange::Awaiting(_)) if leg.dialog.local_cseq == 0 => leg.bye_wanted = true,
+            (Stage::Confirmed, Exchange::Awaiting(_)) => self.send_bye(now, id),
             (Stage::Confirmed, Exchange::Asked { .. }) => {
                 self.refuse(now, id, 487, b"");
                 self.send_bye(now, id);

@@ -251,7 +251,8 @@ fn own_check_sip(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     if name != CHECK_SIP || path.is_some_and(has_check_sip) {
         return None;
     }
-    std::env::current_exe().ok()
+    // What runs, even where an upgrade has put another file in its place.
+    Some(PathBuf::from(OWN_PROGRAM))
 }
 
 fn has_check_sip(path: &OsStr) -> bool {
@@ -263,6 +264,7 @@ fn is_program(path: &Path) -> bool {
 }
 
 const CHECK_SIP: &str = "check_sip";
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Between being told to end and being killed.
 const GRACE: Duration = Duration::from_millis(500);
 /// What is kept of each stream.
@@ -403,8 +405,8 @@ mod tests {
         let path = folder.path().as_os_str().to_owned();
         assert!(own_check_sip("check_http", Some(&path)).is_none());
         assert!(own_check_sip("/usr/lib/nagios/plugins/check_sip", Some(&path)).is_none());
-        assert_eq!(own_check_sip(CHECK_SIP, Some(&path)), std::env::current_exe().ok());
-        assert_eq!(own_check_sip(CHECK_SIP, None), std::env::current_exe().ok());
+        assert_eq!(own_check_sip(CHECK_SIP, Some(&path)), Some(PathBuf::from(OWN_PROGRAM)));
+        assert_eq!(own_check_sip(CHECK_SIP, None), Some(PathBuf::from(OWN_PROGRAM)));
         let installed = folder.path().join(CHECK_SIP);
         fs::write(&installed, "#!/bin/sh\n").expect("the folder is ours");
         assert!(own_check_sip(CHECK_SIP, Some(&path)).is_some(), "it is no program");

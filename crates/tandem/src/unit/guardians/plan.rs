@@ -56,10 +56,11 @@ pub(crate) fn task(guardian: &Guardian, backend: &Backend, linger: Linger, read:
 /// # Errors
 /// It cannot be read.
 pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // Before it is opened: a pipe would hold us until somebody writes into it.
+    if !path.metadata()?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
+    let file = File::open(path)?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES {
