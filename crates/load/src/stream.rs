@@ -3,7 +3,7 @@
 //! ```text
 //! lines        all connections, by number: opening and re-opening them, sending, pings, losses
 //! connection   one socket with its wire
-//! wire         octets into messages and back, on memory; websocket: what a browser puts between
+//! wire         what the connections have in common; octets into messages and back is the crate `client`
 //! trust        whose certificates are believed
 //! loss         why a connection ended; counts: what came of all of them
 //! ```
@@ -13,7 +13,6 @@ mod counts;
 mod lines;
 mod loss;
 mod trust;
-mod websocket;
 mod wire;
 
 pub(crate) use lines::{Event, Lines};

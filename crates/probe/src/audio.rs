@@ -4,6 +4,7 @@ mod player;
 mod wave;
 
 pub use player::Player;
+pub(crate) use player::on_the_beat;
 
 use crate::plan::Sound;
 use sip::g711;
@@ -13,6 +14,9 @@ use wave::Wave;
 
 /// The test tone: the 1,004 Hz of telephony: near 1,000, but in no simple ratio to 8,000, so that its samples take many values.
 pub const TONE_HERTZ: f64 = 1_004.0;
+
+/// Payload type of G.711 mu-law (RFC 3551 §6).
+pub(crate) const PCMU: u8 = 0;
 
 /// The longest sound in seconds.
 pub const LONGEST_SECONDS: u64 = 600;

@@ -18,6 +18,7 @@ mod exchanges;
 mod fault;
 mod record;
 
+use crate::audio::PCMU;
 use crate::plan::{Kind, Plan};
 use crate::quality::Reception;
 use crate::report::{Figures, Report, State, judge, precise_seconds, seconds};
@@ -114,7 +115,7 @@ impl Probe {
     /// Begins at once. The seed decides about tags, branches and the like.
     pub fn new(now: Instant, plan: Plan, ends: Ends, seed: u64) -> Self {
         let agent = agent(&plan, ends, seed);
-        let work = plan.limit.saturating_sub(reserve(&plan));
+        let work = plan.limit.saturating_sub(reserve(plan.limit));
         let mut probe = Self {
             ends,
             seed,
@@ -239,7 +240,7 @@ impl Probe {
             return;
         }
         self.blame(now, Fault::Interrupted);
-        self.end = self.end.min(now + reserve(&self.plan));
+        self.end = self.end.min(now + reserve(self.plan.limit));
         match &mut self.stage {
             Stage::Asking => self.finish(now),
             Stage::Registering => self.clear(now, Rest::Nothing),
@@ -367,9 +368,9 @@ impl Probe {
     }
 }
 
-/// What is kept of the time for clearing up.
-fn reserve(plan: &Plan) -> Duration {
-    (plan.limit / 4).min(LONGEST_RESERVE)
+/// What is kept of this time for clearing up.
+pub(crate) fn reserve(limit: Duration) -> Duration {
+    (limit / 4).min(LONGEST_RESERVE)
 }
 
 /// The user agent that is led through the course.
@@ -386,7 +387,7 @@ fn agent(plan: &Plan, ends: Ends, seed: u64) -> UserAgent {
     };
     let name = if plan.username.is_empty() { account.user.clone() } else { plan.username.clone() };
     let mut agent = UserAgent::new(account, seed);
-    agent.speak(plan.transport.carrier());
+    agent.speak(plan.transport);
     agent.set_login(plan.password.as_deref().map(|password| (name.as_str(), password)));
     // One codec, so that whoever answers with another one is at fault.
     agent.set_payloads(&[PCMU, TELEPHONE_EVENT]);
@@ -425,7 +426,6 @@ fn party_of(uri: &str) -> &str {
 
 const LONGEST_RESERVE: Duration = Duration::from_secs(2);
 /// Payload types (RFC 3551 §6; the number of telephone-event is the usual one of the dynamic range).
-const PCMU: u8 = 0;
 const PCMA: u8 = 8;
 const TELEPHONE_EVENT: u8 = 101;
 /// The user of a URI that names none.

@@ -5,7 +5,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use ua::Carrier;
+
+/// What carries the messages.
+pub use ua::Carrier as Transport;
 
 /// One check, with all names resolved.
 #[derive(Clone)]
@@ -95,52 +97,6 @@ pub struct Sound {
     pub name: String,
     /// Octets of mu-law, 8,000 a second.
     pub samples: Arc<[u8]>,
-}
-
-/// What carries the messages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Transport {
-    Udp,
-    Tcp,
-    Tls,
-    /// WebSocket over TCP (RFC 7118).
-    Ws,
-    /// WebSocket over TLS.
-    Wss,
-}
-
-impl Transport {
-    /// As it is written in a configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Ws => "ws",
-            Self::Wss => "wss",
-        }
-    }
-
-    /// Over connections; otherwise in datagrams.
-    pub const fn is_stream(self) -> bool {
-        !matches!(self, Self::Udp)
-    }
-
-    pub(crate) const fn carrier(self) -> Carrier {
-        match self {
-            Self::Udp => Carrier::Udp,
-            Self::Tcp => Carrier::Tcp,
-            Self::Tls => Carrier::Tls,
-            Self::Ws => Carrier::Ws,
-            Self::Wss => Carrier::Wss,
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 #[cfg(test)]

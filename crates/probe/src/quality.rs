@@ -10,6 +10,7 @@ mod listening;
 
 pub use emodel::{mos, rating};
 
+use crate::audio::PCMU;
 use arrivals::Arrivals;
 use listening::{Recording, ToneSearch};
 use sip::{Instant, g711, rtp};
@@ -158,8 +159,6 @@ fn burst_ratio(loss: f64, lost: u64, bursts: u64) -> f64 {
     (mean * (1.0 - loss)).max(1.0)
 }
 
-/// Payload type of G.711 mu-law (RFC 3551 §6).
-const PCMU: u8 = 0;
 const PACKETISATION: Duration = Duration::from_millis(20);
 const LEAST_PLAYOUT: Duration = Duration::from_millis(20);
 

@@ -4,7 +4,7 @@
 //!   Runner            one poll(2) for the sockets of all probes and for what is due next
 //!     run             one probe, with its socket for audio and
 //!       datagrams       one for messages, and what the network returns of them
-//!       connection      or a stream to the proxy (and one to the registrar): wire (TLS, framing), websocket, trust
+//!       connection      or a stream to the proxy (and one to the registrar): fault, trust; octets into messages is the crate `client`
 //! ```
 #![allow(
     clippy::disallowed_methods,
@@ -13,10 +13,9 @@
 
 mod connection;
 mod datagrams;
+mod fault;
 mod run;
 mod trust;
-mod websocket;
-mod wire;
 
 use crate::{Plan, Report};
 use nix::errno::Errno;
@@ -114,18 +113,15 @@ pub enum StartError {
 
 impl Runner {
     /// A runner with nothing to do.
-    ///
-    /// # Errors
-    /// The system refused something. At present nothing is asked of it before the first probe starts.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
+    pub fn new() -> Self {
+        Self {
             runs: BTreeMap::new(),
             started: 0,
             epoch: std::time::Instant::now(),
             seeds: RandomState::new(),
             trusts: Trusts::default(),
             room: Room::new(),
-        })
+        }
     }
 
     /// Opens the sockets of a probe and sends its first message. Its report comes from [`Runner::turn`].
@@ -200,6 +196,12 @@ impl Runner {
 
     fn now(&self) -> Instant {
         Instant::default() + self.epoch.elapsed()
+    }
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

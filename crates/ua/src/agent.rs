@@ -256,7 +256,7 @@ impl UserAgent {
 
     /// Where the other side of a call wants to hear us, as it said last.
     pub fn remote_media(&self, call: CallId) -> Option<SocketAddr> {
-        self.calls.get(&LegId(call.0)).and_then(|call| call.remote_media)
+        self.calls.get(&LegId(call.0))?.remote_media()
     }
 
     /// The other side's last session description, where it sent one that [`sip::sdp::read`] takes: held and refused streams

@@ -1,6 +1,7 @@
 //! What carries the messages of an endpoint.
 
 use sip::transaction::Link;
+use std::fmt;
 
 /// What carries the messages of a user agent (RFC 3261 §18, RFC 7118).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -16,12 +17,25 @@ pub enum Carrier {
 }
 
 impl Carrier {
+    /// As it is written in a configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// Over connections; otherwise in datagrams.
+    pub const fn is_stream(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+
     /// Whether transactions repeat themselves (RFC 3261 §17.1).
     pub(crate) fn link(self) -> Link {
-        match self {
-            Self::Udp => Link::Datagram,
-            Self::Tcp | Self::Tls | Self::Ws | Self::Wss => Link::Stream,
-        }
+        if self.is_stream() { Link::Stream } else { Link::Datagram }
     }
 
     /// The transport as a Via names it.
@@ -43,5 +57,11 @@ impl Carrier {
             Self::Tls => ";transport=tls",
             Self::Ws | Self::Wss => ";transport=ws",
         }
+    }
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -1,7 +1,7 @@
 //! One connection: a socket that never blocks, with its wire.
 
 use super::loss::{Fault, Loss};
-use super::wire::{Terms, Wire};
+use client::{Terms, Wire};
 use net::datagram::{Interest, Poll, Ready};
 use sip::Instant;
 use socket2::{Domain, Protocol, Socket, Type};

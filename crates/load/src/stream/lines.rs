@@ -7,7 +7,8 @@ use super::Streams;
 use super::connection::Connection;
 use super::counts::Connections;
 use super::loss::{Fault, Loss};
-use super::wire::Terms;
+use super::wire;
+use client::Terms;
 use net::NetError;
 use net::datagram::{Poll, Ready};
 use sip::Instant;
@@ -86,7 +87,7 @@ impl Lines {
         let port = if streams.connections == 1 { own.port() } else { 0 };
         let is_chosen = !own.ip().is_unspecified() || port != 0;
         Ok(Self {
-            terms: Terms::new(streams, balancer)?,
+            terms: wire::terms(streams, balancer)?,
             from: is_chosen.then_some(SocketAddr::new(own.ip(), port)),
             to: balancer,
             first_token,

@@ -1,14 +1,12 @@
 //! Whose certificates are believed.
 
+use client::VERSIONS;
 use net::NetError;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
-use std::fmt;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,18 +37,7 @@ pub(super) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, NetError
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, NetError> {
-    let wrong = |error: &dyn fmt::Display| NetError::Certificates {
-        error: format!("the authorities of {} cannot be read: {error}", file.display()).into(),
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
-        let certificate = certificate.map_err(|error| wrong(&error))?;
-        roots.add(certificate).map_err(|error| wrong(&error))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong(&"there is no certificate in it"));
-    }
-    Ok(roots)
+    client::authorities(file).map_err(|text| NetError::Certificates { error: text.into() })
 }
 
 /// Believes everything.
@@ -93,8 +80,6 @@ impl ServerCertVerifier for Believer {
         self.schemes.clone()
     }
 }
-
-static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 
 #[cfg(test)]
 mod tests {

@@ -15,14 +15,14 @@ mod verify;
 pub(crate) use peer::{Proof, Shown, TlsPeer};
 
 use certificates::{BySni, Files, Identity, TlsError, Watched};
+use client::VERSIONS;
 use clients::Clients;
 use engine::{ClientCertificates, Farm, ListenerId, Settings, Verify};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl TlsStore {
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
     pub(crate) fn load(settings: &Settings) -> Result<(Self, Vec<TlsWarning>), TlsError> {
-        Self::load_at(settings, unix_now(), &verify::system_authorities)
+        Self::load_at(settings, unix_now(), &client::system_authorities)
     }
 
     /// Whether any file that was read is another now, by its time of modification, length or inode, or is gone. The system's list of
@@ -267,8 +267,6 @@ fn span(seconds: i64) -> String {
         days => format!("{days} days"),
     }
 }
-
-static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 
 const DAY_SECONDS: i64 = 86_400;
 

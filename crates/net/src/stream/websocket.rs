@@ -7,11 +7,12 @@ use super::wire::{Came, WireFault};
 use sip::{Instant, Limits};
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Cursor};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Memory;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::machine::TryParse;
@@ -485,28 +486,6 @@ fn new_context(limits: Limits) -> WebSocketContext {
         .max_frame_size(Some(limits.message_bytes.max(CONTROL_OCTETS)))
         .accept_unmasked_frames(false);
     WebSocketContext::new(Role::Server, Some(config))
-}
-
-/// What the protocol takes for a socket: a frame to read, and a buffer to write to.
-struct Memory<'a> {
-    unread: &'a [u8],
-    out: &'a mut Vec<u8>,
-}
-
-impl Read for Memory<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.unread.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.unread.read(buffer) }
-    }
-}
-
-impl Write for Memory<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.out.write(octets)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// The pings of this second: each costs us an answer.

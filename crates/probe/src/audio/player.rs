@@ -1,6 +1,6 @@
 //! A stream of packets, one every 20 ms, made of one sound after the other.
 
-use super::FRAME_SAMPLES;
+use super::{FRAME_SAMPLES, PCMU};
 use crate::plan::Sound;
 use sip::{Instant, rtp};
 use std::time::Duration;
@@ -78,7 +78,7 @@ impl Player {
 }
 
 /// This moment or the next one at which packets leave.
-fn on_the_beat(moment: Instant) -> Instant {
+pub(crate) fn on_the_beat(moment: Instant) -> Instant {
     Instant::from_micros(moment.as_micros().div_ceil(FRAME_MICROS).saturating_mul(FRAME_MICROS))
 }
 
@@ -87,8 +87,6 @@ const FRAME: Duration = Duration::from_micros(FRAME_MICROS);
 const FRAME_MICROS: u64 = 20_000;
 const LONGEST_LAG: Duration = Duration::from_millis(200);
 const RTP_HEADER_OCTETS: usize = 12;
-/// Payload type of G.711 mu-law (RFC 3551 §6).
-const PCMU: u8 = 0;
 /// No sound, in mu-law.
 const SILENCE: u8 = 0xff;
 

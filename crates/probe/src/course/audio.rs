@@ -1,8 +1,8 @@
 //! The part of a course with audio in it.
 
 use super::clearing::Rest;
-use super::{Fault, Output, PCMA, PCMU, Probe, Stage};
-use crate::audio::{Player, tone};
+use super::{Fault, Output, PCMA, Probe, Stage};
+use crate::audio::{PCMU, Player, on_the_beat, tone};
 use crate::plan::Kind;
 use crate::quality::{Quality, Reception};
 use sip::rtp;
@@ -177,13 +177,7 @@ fn fault_of(session: &Session) -> Option<Fault> {
     }
 }
 
-/// This moment or the next one at which packets leave.
-fn on_the_beat(moment: Instant) -> Instant {
-    Instant::from_micros(moment.as_micros().div_ceil(BEAT_MICROS).saturating_mul(BEAT_MICROS))
-}
-
 /// How long we listen after the last packet.
 const STILL_UNDER_WAY: Duration = Duration::from_millis(200);
-const BEAT_MICROS: u64 = 20_000;
 /// Packets of an echo that may still be under way when we hang up.
 const TAIL: u64 = 10;

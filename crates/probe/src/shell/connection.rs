@@ -1,7 +1,8 @@
 //! One connection: a socket that never blocks, with its wire.
 
 use super::StartError;
-use super::wire::{Fault, Terms, Wire};
+use super::fault::Fault;
+use client::{Terms, Wire};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -34,7 +35,7 @@ impl Connection {
     pub(super) fn begin(terms: &Terms, from: SocketAddr, to: SocketAddr) -> Result<Result<Self, Fault>, StartError> {
         let wire = match Wire::new(terms) {
             Ok(wire) => wire,
-            Err(fault) => return Ok(Err(fault)),
+            Err(fault) => return Ok(Err(fault.into())),
         };
         let socket = open(from).map_err(|error| StartError::of_bind("tcp", from, &error))?;
         match socket.connect(&to.into()) {

@@ -2,10 +2,12 @@
 
 use super::connection::Connection;
 use super::datagrams::{self, Datagrams};
+use super::fault::Fault;
 use super::trust::Trusts;
-use super::wire::{Fault, Terms};
 use super::{Job, Linger, StartError};
+use crate::course::reserve;
 use crate::{Ends, Output, Probe, Report, Transport, Unreachable};
+use client::Terms;
 use nix::poll::{PollFd, PollFlags};
 use rustls::pki_types::ServerName;
 use sip::Instant;
@@ -73,7 +75,7 @@ impl Run {
         if record {
             probe.record();
         }
-        let reserve = (limit / 4).min(LONGEST_RESERVE);
+        let reserve = reserve(limit);
         let linger = job.linger;
         let mut run = Self { probe, signalling, media, transport, linger, limit: now + limit, reserve, is_told: false };
         if let Some((peer, fault)) = failed {
@@ -316,8 +318,6 @@ fn terms(job: &Job, peer: SocketAddr, trusts: &mut Trusts) -> Result<Terms, Star
 
 /// How long one that was told may still clean up: as long as a transaction lasts (RFC 3261 §17.1.1.1, 64·T1).
 const CLEAN_UP: Duration = Duration::from_secs(32);
-/// What the core keeps of its time for cleaning up, at most.
-const LONGEST_RESERVE: Duration = Duration::from_secs(2);
 /// The longest datagram.
 const LONGEST: usize = 65_535;
 /// Taken at one turn, so that a flood at one probe does not keep the others waiting.

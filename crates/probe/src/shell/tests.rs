@@ -130,7 +130,7 @@ fn call(proxy: SocketAddr, transport: Transport, limit: Duration) -> Job {
 
 /// Starts it and waits for its report, and tells how long that took.
 fn report(job: Job) -> (Report, Duration) {
-    let mut runner = Runner::new().expect("nothing is asked of the system");
+    let mut runner = Runner::new();
     let id = runner.start(job).expect("loopback is there");
     let (reports, lasted) = wait_for(&mut runner, 1);
     let [(told, report)]: [(JobId, Report); 1] = reports.try_into().expect("one probe tells once");
@@ -188,7 +188,7 @@ fn a_silent_peer_costs_no_more_than_the_limit() {
 #[test]
 fn who_stays_reports_first_and_clears_up_in_silence() {
     let peer = Peer::new(Manner::Silent);
-    let mut runner = Runner::new().expect("nothing is asked of the system");
+    let mut runner = Runner::new();
     let job = Job { linger: Linger::Stay, ..call(peer.address, Transport::Udp, ms(400)) };
     runner.start(job).expect("loopback is there");
     let (reports, lasted) = wait_for(&mut runner, 1);
@@ -230,7 +230,7 @@ fn what_does_not_speak_tls_is_told() {
 
 #[test]
 fn many_at_once_are_told_one_by_one() {
-    let mut runner = Runner::new().expect("nothing is asked of the system");
+    let mut runner = Runner::new();
     let peers: Vec<Peer> = (0..3).map(|_| Peer::new(Manner::Busy)).collect();
     for index in 0..30 {
         let proxy = peers.get(index % 4).map_or_else(closed, |peer| peer.address);
@@ -249,7 +249,7 @@ fn many_at_once_are_told_one_by_one() {
 #[test]
 fn an_interrupted_one_ends_soon_and_knows_nothing() {
     let peer = Peer::new(Manner::Silent);
-    let mut runner = Runner::new().expect("nothing is asked of the system");
+    let mut runner = Runner::new();
     runner.start(call(peer.address, Transport::Udp, ms(2_000))).expect("loopback is there");
     assert!(runner.turn(ms(50)).is_empty());
     runner.interrupt_all();
@@ -275,7 +275,7 @@ fn what_keeps_a_probe_from_starting_is_told_with_what_to_do() {
         (secure(Trust::File(PathBuf::from("/nowhere/ca.pem"))), "/nowhere/ca.pem"),
         (Job { server_name: Some("no name".to_owned()), ..secure(Trust::Off) }, "no name"),
     ];
-    let mut runner = Runner::new().expect("nothing is asked of the system");
+    let mut runner = Runner::new();
     for (job, wanted) in cases {
         let text = runner.start(job).expect_err(wanted).to_string();
         assert!(text.contains(wanted), "{text}");
@@ -288,7 +288,7 @@ fn what_keeps_a_probe_from_starting_is_told_with_what_to_do() {
 fn no_more_are_run_than_there_is_room_for() {
     let peer = bound();
     let proxy = peer.local_addr().expect("it is bound");
-    let mut runner = Runner::new().expect("nothing is asked of the system");
+    let mut runner = Runner::new();
     for _ in 0..MOST_AT_ONCE {
         runner.start(call(proxy, Transport::Udp, ms(2_000))).expect("there is room");
     }
@@ -300,7 +300,7 @@ fn no_more_are_run_than_there_is_room_for() {
 fn whoever_was_reported_makes_room() {
     let peer = bound();
     let proxy = peer.local_addr().expect("it is bound");
-    let mut runner = Runner::new().expect("nothing is asked of the system");
+    let mut runner = Runner::new();
     let lingering = |limit| Job { linger: Linger::Stay, ..call(proxy, Transport::Udp, limit) };
     let first = runner.start(lingering(ms(400))).expect("there is room");
     for _ in 1..MOST_AT_ONCE {

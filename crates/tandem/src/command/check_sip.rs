@@ -140,7 +140,7 @@ fn check(arguments: &Arguments, stop: &AtomicBool) -> Result<Report, Refusal> {
 
 /// Ends by itself at its limit; sooner after a signal.
 fn call(job: Job, stop: &AtomicBool) -> Result<Report, Refusal> {
-    let mut runner = Runner::new().map_err(|error| Refusal::unknown(error.to_string()))?;
+    let mut runner = Runner::new();
     runner.start(job)?;
     let mut is_interrupted = false;
     while runner.running() > 0 {

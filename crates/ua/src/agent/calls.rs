@@ -18,7 +18,6 @@ const TRYING_AFTER: Duration = Duration::from_millis(200);
 pub(super) struct Call {
     /// Where we want to hear the other side.
     media: SocketAddr,
-    pub(super) remote_media: Option<SocketAddr>,
     /// What the other side said last about its audio.
     pub(super) remote: Option<Session>,
     session: u64,
@@ -114,7 +113,7 @@ impl UserAgent {
         let first = plan.next();
         let remote = sdp::read(&offer);
         let mut call = self.new_call(answering.media, State::Incoming { answering, plan, offer });
-        call.hear(remote);
+        call.remote = remote;
         self.calls.insert(leg, call);
         self.tell(Event::Incoming { call: CallId(leg.0), from });
         if first.is_none_or(|first| first.saturating_since(now) > TRYING_AFTER) {
@@ -162,7 +161,7 @@ impl UserAgent {
         let remote_media = media::remote(remote.as_ref());
         if let Some(call) = self.calls.get_mut(&leg) {
             call.state = State::Up { hang_up_at: None };
-            call.hear(remote);
+            call.remote = remote;
         }
         self.tell(Event::Answered { call: CallId(leg.0), remote_media });
     }
@@ -186,14 +185,14 @@ impl UserAgent {
         };
         // The answer to an offer of ours comes with the ACK.
         if let Some(remote) = sdp::read(body) {
-            call.hear(Some(remote));
+            call.remote = Some(remote);
         }
         let State::Answered { hang_up_after } = call.state else {
             return;
         };
         let hang_up_at = hang_up_after.map(|wait| now + wait);
         call.state = State::Up { hang_up_at };
-        let remote_media = call.remote_media;
+        let remote_media = call.remote_media();
         self.agenda.set(leg, hang_up_at);
         self.tell(Event::Confirmed { call: CallId(leg.0), remote_media });
     }
@@ -208,7 +207,7 @@ impl UserAgent {
             return self.tell(Event::Reinvited { call: CallId(leg.0), code: 488 });
         };
         if !offer.is_empty() {
-            call.hear(sdp::read(offer));
+            call.remote = sdp::read(offer);
         }
         self.endpoint.accept(now, leg, &body);
         self.tell(Event::Reinvited { call: CallId(leg.0), code: 200 });
@@ -218,7 +217,7 @@ impl UserAgent {
         if (200..300).contains(&code) {
             self.endpoint.acknowledge(now, leg, None);
             if let Some(call) = self.calls.get_mut(&leg) {
-                call.hear(sdp::read(body));
+                call.remote = sdp::read(body);
             }
         }
         self.tell(Event::Reinvited { call: CallId(leg.0), code });
@@ -256,15 +255,14 @@ impl UserAgent {
     fn new_call(&mut self, media: SocketAddr, state: State) -> Call {
         // A session identifier of RFC 8866 is a decimal number that readers keep in 63 bits.
         let session = self.endpoint.random().number() >> 2;
-        Call { media, remote_media: None, remote: None, session, version: 1, state }
+        Call { media, remote: None, session, version: 1, state }
     }
 }
 
 impl Call {
-    /// Takes the other side's description.
-    fn hear(&mut self, remote: Option<Session>) {
-        self.remote_media = media::remote(remote.as_ref());
-        self.remote = remote;
+    /// Where the other side wants to hear us.
+    pub(super) fn remote_media(&self) -> Option<SocketAddr> {
+        media::remote(self.remote.as_ref())
     }
 
     /// The answer to an offer, or an offer where there is none; `None` if we cannot speak what is offered.

@@ -11,8 +11,10 @@ use toml::{Table, Value};
 const DOCUMENT: &str = "docs/dependencies.md";
 
 /// The crates from the bottom up; each may depend only on those before it.
-const LAYERS: [&str; 13] =
-    ["sip", "ua", "engine", "cluster", "config", "net", "probe", "host", "control", "load", "sim", "tandem", "xtask"];
+const LAYERS: [&str; 14] = [
+    "sip", "client", "ua", "engine", "cluster", "config", "net", "probe", "host", "control", "load", "sim", "tandem",
+    "xtask",
+];
 
 /// Crates that meet only in the binary, through plain data.
 const STRANGERS: [&str; 5] = ["cluster", "net", "probe", "host", "control"];

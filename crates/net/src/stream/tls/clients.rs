@@ -2,7 +2,8 @@
 
 use super::certificates::{Files, TlsError};
 use super::peer::{Proof, TlsPeer};
-use super::verify::{self, Each, Trust};
+use super::verify::{self, Each};
+use client::{Trust, verifier};
 use engine::{Egress, Farm, FarmId, Transport, Verify};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
@@ -48,7 +49,7 @@ impl Clients {
             Some(known) => known,
             None => {
                 let trust = self.trust(verify, files, system)?;
-                let verifier = verify::verifier(&self.provider, trust)?;
+                let verifier = verifier(&self.provider, trust)?;
                 self.verifiers.push((verify.clone(), Arc::clone(&verifier)));
                 verifier
             }

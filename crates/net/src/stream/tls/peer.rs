@@ -5,7 +5,7 @@
 //! CVE-2020-15260).
 
 use super::certificates;
-use super::verify::fingerprint;
+use client::fingerprint;
 use engine::{FarmId, Place, Verify};
 use rustls::pki_types::ServerName;
 use sip::Host;

@@ -2,10 +2,10 @@
 
 mod parties;
 
-use super::verify::fingerprint;
 use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::fingerprint;
 use engine::{Advertise, Egress, Place, Service, Transport};
 use parties::*;
 use rcgen::{
@@ -14,6 +14,7 @@ use rcgen::{
 use rustls::HandshakeKind;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::version::TLS13;
 use std::io;
 use std::net::SocketAddr;
 use std::slice::from_ref;

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 /// Any number of checks at work, each known by a key. Nothing in it waits but [`Work::turn`].
 pub(crate) struct Work<K> {
-    /// `None` until the first probe.
-    runner: Option<Runner>,
+    runner: Runner,
     probes: Vec<(JobId, K)>,
     processes: Vec<(Process, K)>,
     connecting: Vec<(u64, K)>,
@@ -53,7 +52,7 @@ impl<K> Work<K> {
     pub(crate) fn new() -> Self {
         let (tell, told) = mpsc::channel();
         Self {
-            runner: None,
+            runner: Runner::new(),
             probes: Vec::new(),
             processes: Vec::new(),
             connecting: Vec::new(),
@@ -67,24 +66,10 @@ impl<K> Work<K> {
     /// Begins a check; what comes of it comes from [`Work::turn`], also where it cannot begin.
     pub(crate) fn start(&mut self, key: K, task: Result<Task, String>) {
         let failed = match task {
-            Ok(Task::Probe(job)) => {
-                // One that failed to start is made again with the next probe.
-                let runner = match self.runner.take() {
-                    Some(runner) => Ok(runner),
-                    None => Runner::new(),
-                };
-                match runner {
-                    Ok(mut runner) => {
-                        let begun = runner.start(*job);
-                        self.runner = Some(runner);
-                        match begun {
-                            Ok(id) => return self.probes.push((id, key)),
-                            Err(fault) => of_start(&fault),
-                        }
-                    }
-                    Err(error) => Outcome::not_made(format!("probes cannot run: {error}")),
-                }
-            }
+            Ok(Task::Probe(job)) => match self.runner.start(*job) {
+                Ok(id) => return self.probes.push((id, key)),
+                Err(fault) => of_start(&fault),
+            },
             Ok(Task::Connect(goal)) => {
                 self.connections += 1;
                 match connect::start(self.connections, goal, self.tell.clone()) {
@@ -111,7 +96,7 @@ impl<K> Work<K> {
             at_most.min(LOOK_EVERY)
         };
         let began = Clock::now();
-        let reports = self.runner.as_mut().map(|runner| runner.turn(wait)).unwrap_or_default();
+        let reports = self.runner.turn(wait);
         let mut done = std::mem::take(&mut self.done);
         for (id, report) in reports {
             if let Some(at) = self.probes.iter().position(|(known, _)| *known == id) {
@@ -119,7 +104,7 @@ impl<K> Work<K> {
                 done.push((key, of_report(report)));
             }
         }
-        let is_serving = self.runner.as_ref().is_some_and(|runner| runner.running() > 0);
+        let is_serving = self.runner.running() > 0;
         let left = wait.saturating_sub(Clock::now().saturating_since(began));
         if done.is_empty() && !is_serving && !left.is_zero() {
             std::thread::sleep(left);
@@ -141,9 +126,7 @@ impl<K> Work<K> {
 
     /// Ends all of them early: probes take back what they began, programs are killed, connections are forgotten.
     pub(crate) fn interrupt(&mut self) {
-        if let Some(runner) = &mut self.runner {
-            runner.interrupt_all();
-        }
+        self.runner.interrupt_all();
         for (process, _) in &mut self.processes {
             process.kill();
         }
@@ -159,7 +142,7 @@ impl<K> Work<K> {
         let ends = Clock::now() + at_most;
         loop {
             let left = ends.saturating_since(Clock::now());
-            let is_serving = self.runner.as_ref().is_some_and(|runner| runner.running() > 0);
+            let is_serving = self.runner.running() > 0;
             if left.is_zero() || !is_serving {
                 return;
             }

@@ -9,7 +9,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConnection, Connection, ServerConnection};
+use rustls::{ClientConnection, Connection, ServerConnection, SupportedProtocolVersion};
 use sim::settings::{bare_farm, listener_over};
 use std::fs::File;
 use std::net::SocketAddr;

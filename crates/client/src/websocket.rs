@@ -1,6 +1,6 @@
 //! The client's side of a WebSocket that carries SIP (RFC 6455, RFC 7118), on memory. The protocol is tungstenite's.
 
-use super::loss::{Fault, Loss};
+use crate::wire::Fault;
 use std::io::{self, Read, Write};
 use tungstenite::error::Error;
 use tungstenite::handshake::client::{Response, generate_key};
@@ -9,7 +9,7 @@ use tungstenite::handshake::machine::TryParse;
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 /// One WebSocket, from the request for it on.
-pub(super) struct WebSocket {
+pub struct WebSocket {
     stage: Stage,
 }
 
@@ -24,7 +24,7 @@ enum Stage {
 
 impl WebSocket {
     /// A new one, and the request that is to be sent.
-    pub(super) fn new(host: &str) -> (Self, String) {
+    pub fn new(host: &str) -> (Self, String) {
         let key = generate_key();
         let request = format!(
             "GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -33,14 +33,20 @@ impl WebSocket {
         (Self { stage: Stage::Upgrading { key, held: Vec::new() } }, request)
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    /// The server took the upgrade.
+    pub fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open(_))
     }
 
-    /// Takes octets as they come: adds the messages to `messages`, and what is to be sent in return to `out`.
-    pub(super) fn receive(
+    /// Takes octets as they come: adds the messages to `messages`, and what is to be sent in return to `out`,
+    /// beginning with what waits, once it is open.
+    ///
+    /// # Errors
+    /// The other side broke the rules, or ended it. What came before is there.
+    pub fn receive(
         &mut self,
         octets: &[u8],
+        waiting: &mut Vec<Vec<u8>>,
         messages: &mut Vec<Vec<u8>>,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
@@ -52,15 +58,19 @@ impl WebSocket {
             Some(length) => {
                 let rest = held.split_off(length);
                 self.stage = Stage::Open(Box::new(new_context()));
+                for message in waiting.drain(..) {
+                    self.send(&message, out);
+                }
                 self.read(&rest, messages, out)
             }
-            None if held.len() > HEAD_OCTETS => Err(Fault::new(Loss::Upgrade, "the answer to the upgrade has no end")),
+            None if held.len() > HEAD_OCTETS => Err(Fault::Upgrade("the answer to the upgrade has no end".to_owned())),
             None => Ok(()),
         }
     }
 
-    /// Sends one SIP message as one message of the WebSocket: as text if it is UTF-8, else as binary (RFC 7118 §5.2).
-    pub(super) fn send(&mut self, message: &[u8], out: &mut Vec<u8>) {
+    /// Sends one SIP message as one message of the WebSocket: as text if it is UTF-8, else as binary (RFC 7118 §5.2). Before it is
+    /// open nothing is sent.
+    pub fn send(&mut self, message: &[u8], out: &mut Vec<u8>) {
         let message = match std::str::from_utf8(message) {
             Ok(text) => Message::text(text),
             Err(_) => Message::binary(message.to_vec()),
@@ -68,7 +78,8 @@ impl WebSocket {
         self.write(message, out);
     }
 
-    pub(super) fn ping(&mut self, out: &mut Vec<u8>) {
+    /// Sends a ping, if it is open.
+    pub fn ping(&mut self, out: &mut Vec<u8>) {
         self.write(Message::Ping(tungstenite::Bytes::new()), out);
     }
 
@@ -95,9 +106,9 @@ impl WebSocket {
                 }
                 // A pong is written when the context is called again.
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-                Ok(Message::Close(_)) | Err(Error::ConnectionClosed) => return Err(Fault::closed()),
+                Ok(Message::Close(_)) | Err(Error::ConnectionClosed) => return Err(Fault::Closed),
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(Fault::new(Loss::WebSocket, error.to_string())),
+                Err(error) => return Err(Fault::WebSocket(error.to_string())),
             }
         }
     }
@@ -105,7 +116,7 @@ impl WebSocket {
 
 /// How long the answer to the request is, once it is there and says yes.
 fn upgraded(key: &str, held: &[u8]) -> Result<Option<usize>, Fault> {
-    let refused = |text: String| Fault::new(Loss::Upgrade, text);
+    let refused = Fault::Upgrade;
     let parsed = Response::try_parse(held).map_err(|error| refused(error.to_string()))?;
     let Some((length, response)) = parsed else { return Ok(None) };
     if response.status().as_u16() != 101 {
@@ -133,9 +144,9 @@ fn new_context() -> WebSocketContext {
 }
 
 /// What the protocol takes for a socket: octets to read, and a buffer to write to.
-struct Memory<'a> {
-    unread: &'a [u8],
-    out: &'a mut Vec<u8>,
+pub struct Memory<'a> {
+    pub unread: &'a [u8],
+    pub out: &'a mut Vec<u8>,
 }
 
 impl Read for Memory<'_> {
@@ -185,7 +196,7 @@ mod tests {
                 [answer(&request, "sip").as_bytes(), b"\x81\x03abc", b"\x89\x01x", b"\x81\x04\r\n\r\n"].concat();
             let (mut messages, mut out) = (Vec::new(), Vec::new());
             for piece in stream.chunks(size) {
-                client.receive(piece, &mut messages, &mut out).expect("all of it is well formed");
+                client.receive(piece, &mut Vec::new(), &mut messages, &mut out).expect("all of it is well formed");
             }
             assert!(client.is_open());
             assert_eq!(messages, [b"abc"]);
@@ -209,8 +220,8 @@ mod tests {
         ] {
             let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
             let mut client = WebSocket { stage: Stage::Upgrading { key: key.to_owned(), held: Vec::new() } };
-            let outcome = client.receive(text.as_bytes(), &mut Vec::new(), &mut Vec::new());
-            assert_eq!(outcome.map_err(|fault| fault.loss), Err(Loss::Upgrade), "{text}");
+            let outcome = client.receive(text.as_bytes(), &mut Vec::new(), &mut Vec::new(), &mut Vec::new());
+            assert!(matches!(outcome, Err(Fault::Upgrade(_))), "{text}");
         }
     }
 
@@ -220,11 +231,13 @@ mod tests {
         let (mut messages, mut out) = (Vec::new(), Vec::new());
         client.send(b"too early", &mut out);
         assert!(out.is_empty());
-        client.receive(answer(&request, "sip").as_bytes(), &mut messages, &mut out).expect("a good answer");
+        client
+            .receive(answer(&request, "sip").as_bytes(), &mut Vec::new(), &mut messages, &mut out)
+            .expect("a good answer");
         client.send(b"abc", &mut out);
         client.ping(&mut out);
         assert_eq!((out.len(), out.get(..2)), (2 + 4 + 3 + 2 + 4, Some(b"\x81\x83".as_slice())));
-        let closed = client.receive(b"\x88\x02\x03\xe8", &mut messages, &mut out);
-        assert_eq!(closed, Err(Fault::closed()));
+        let closed = client.receive(b"\x88\x02\x03\xe8", &mut Vec::new(), &mut messages, &mut out);
+        assert_eq!(closed, Err(Fault::Closed));
     }
 }
