@@ -1,5 +1,7 @@
 //! Tables of text for a terminal.
 
+use std::io::{IsTerminal, stdout};
+
 /// On which side of its column a cell stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Align {
@@ -30,6 +32,11 @@ impl Cell {
     pub(crate) fn painted(text: impl Into<String>, colour: Colour) -> Self {
         Self { text: text.into(), colour: Some(colour) }
     }
+}
+
+/// Whether standard output is read by somebody who sees colours.
+pub(crate) fn is_coloured() -> bool {
+    stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// The rows as lines, each column as wide as its widest cell, two spaces between columns. `aligns` names the columns; `coloured` is

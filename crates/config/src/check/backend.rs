@@ -146,7 +146,7 @@ fn entry<'s>(farm_name: &str, section: &'s Section, stateless: bool, services: V
 }
 
 /// `None`: the client's.
-fn transport(name: &str) -> Option<Transport> {
+pub(super) fn transport(name: &str) -> Option<Transport> {
     match name {
         "same" => None,
         "tcp" => Some(Transport::Tcp),

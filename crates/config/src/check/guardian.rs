@@ -1,14 +1,14 @@
 //! The guardians of a file, and which of them the services have.
 
 use super::farm::Draft;
-use super::identity;
+use super::{backend, identity};
 use crate::forms::write_duration;
 use crate::guardian::{Account, Call, Check, Guardian};
 use crate::nearest;
 use crate::registry;
 use crate::report::Report;
 use crate::section::Section;
-use engine::{Accept, Effect, Transport};
+use engine::{Accept, Effect};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,11 +167,7 @@ fn account(section: &Section) -> Option<Account> {
         user: section.optional_text("from")?.to_owned(),
         username: section.optional_text("username").unwrap_or_default().to_owned(),
         password: section.optional_text("password_file").map(PathBuf::from),
-        transport: section.optional_text("transport").map(|name| match name {
-            "tcp" => Transport::Tcp,
-            "tls" => Transport::Tls,
-            _ => Transport::Udp,
-        }),
+        transport: section.optional_text("transport").and_then(backend::transport),
     })
 }
 
@@ -265,6 +261,7 @@ const TIME_OF_A_CALL: Duration = Duration::from_secs(4);
 mod tests {
     use super::*;
     use crate::{Checked, Severity};
+    use engine::Transport;
 
     const FARM: &str = "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.backend]]\naddress = \"127.0.0.11\"\n\
         [[farm.service]]\nname = \"default\"\n";

@@ -188,8 +188,7 @@ impl Person {
 
 /// RFC 5626: the same connection; of datagrams the same listener and the same sender.
 fn is_same(known: &Flow, heard: &Flow) -> bool {
-    let same_peer = known.connection.is_some() || known.remote == heard.remote;
-    known.listener == heard.listener && known.connection == heard.connection && same_peer
+    known.listener == heard.listener && known.connection == heard.connection && known.leads_like(heard)
 }
 
 #[cfg(test)]

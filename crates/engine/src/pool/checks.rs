@@ -90,8 +90,8 @@ impl Checks {
 
     /// Has the guardian seen something that it is not yet sure of?
     pub(super) fn is_undecided(&self, name: &str) -> bool {
-        let counted = self.counted.iter().find(|counted| &*counted.guardian.name == name);
-        counted.is_some_and(|counted| if counted.down.is_some() { counted.rises > 0 } else { counted.falls > 0 })
+        let is_counting = |counted: &Counted| counted.rises > 0 || counted.falls > 0;
+        self.counted.iter().any(|counted| &*counted.guardian.name == name && is_counting(counted))
     }
 
     /// Does the guardian of this name end what goes on at a backend that it finds down?

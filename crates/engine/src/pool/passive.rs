@@ -249,23 +249,27 @@ impl Quorum {
 
     /// More than half of those that are not out are aside: others went out since.
     pub(super) fn is_overdrawn(&self) -> bool {
-        let parts = lock(&self.parts);
-        let of_part = |wanted: Part| parts.iter().filter(|part| **part == wanted).count();
-        let (serving, aside) = (of_part(Part::Serving), of_part(Part::Aside));
-        aside > (serving + aside) / 2
+        let (aside, most) = aside_of(&lock(&self.parts));
+        aside > most
     }
 
     /// Sets a serving member aside, if no more than half of those that are not out are aside then.
     pub(super) fn claim(&self, member: usize) -> bool {
         let mut parts = lock(&self.parts);
-        let of_part = |wanted: Part| parts.iter().filter(|part| **part == wanted).count();
-        let (serving, aside) = (of_part(Part::Serving), of_part(Part::Aside));
-        let has_room = aside < (serving + aside) / 2;
+        let (aside, most) = aside_of(&parts);
+        let has_room = aside < most;
         if has_room && let Some(part) = parts.get_mut(member) {
             *part = Part::Aside;
         }
         has_room
     }
+}
+
+/// How many are aside, and how many may be: half of those that are not out.
+fn aside_of(parts: &[Part]) -> (usize, usize) {
+    let of_part = |wanted: Part| parts.iter().filter(|part| **part == wanted).count();
+    let (serving, aside) = (of_part(Part::Serving), of_part(Part::Aside));
+    (aside, (serving + aside) / 2)
 }
 
 fn second_of(now: Instant) -> u64 {

@@ -176,12 +176,7 @@ impl Core {
         }
         let sequence = self.next_random() as u32;
         let id = Id { index: self.farewells.under_way.vacant_key() as u32, sequence };
-        let branch = Branch { own: true, ..self.branch_of(id, FAREWELL, 0, flow) };
-        let branch = self.shared.secrets.seal_branch(&branch, words.call_id);
-        let mut via = Vec::new();
-        farm.written(listener, flow.local, inside).write_via(&mut via);
-        via.extend_from_slice(b";branch=");
-        via.extend_from_slice(&branch);
+        let via = self.own_via(id, FAREWELL, flow, &farm.written(listener, flow.local, inside), words.call_id);
         let packet = self.bye(&via, words);
         self.count(Counter::Farewells);
         if self.farewells.under_way.len() < UNDER_WAY {
@@ -217,9 +212,7 @@ impl Core {
             extra: &lines,
             body: None,
         };
-        self.scratch.clear();
-        sip::build::request(&request, &mut self.scratch);
-        Packet::copy_from(&self.scratch)
+        self.own_request(&request)
     }
 
     /// Timers E and F (RFC 3261 §17.1.2.2). Who does not answer in 32 s is gone as well.

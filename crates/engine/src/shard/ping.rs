@@ -9,7 +9,8 @@ use crate::io::{CheckOutcome, Flow, Packet};
 use crate::pool::BackendState;
 use crate::reach::Reach;
 use crate::running::{FarmView, Running, WrittenAddress, guardians_of};
-use crate::settings::{Accept, Backend, Guardian, Transport};
+use crate::settings::{Backend, Guardian, Transport};
+use crate::table::Id;
 use crate::token::Branch;
 use sip::{Checked, Instant};
 use std::sync::Arc;
@@ -36,7 +37,6 @@ struct Target {
     /// Our address, as the backend sees it.
     written: WrittenAddress,
     guardian: Arc<Guardian>,
-    accept: Accept,
     next_at: Instant,
     waiting: Option<Waiting>,
 }
@@ -65,10 +65,8 @@ impl Core {
                 let Some((flow, written)) = ping_flow(running, farm, backend) else {
                     continue;
                 };
-                for guardian in guardians_of(farm.settings, backend) {
-                    let Some(accept) = guardian.options.clone() else {
-                        continue;
-                    };
+                let asking = guardians_of(farm.settings, backend).into_iter().filter(|known| known.options.is_some());
+                for guardian in asking {
                     let known = before.iter().position(|target| target.is_of(backend, &guardian, &flow));
                     let (next_at, waiting) = match known.map(|at| before.swap_remove(at)) {
                         // The interval may have been longer.
@@ -81,7 +79,6 @@ impl Core {
                         flow,
                         written: written.clone(),
                         guardian,
-                        accept,
                         next_at,
                         waiting,
                     });
@@ -128,23 +125,9 @@ impl Core {
         let jitter = self.next_random();
         let target = &self.pinger.targets[at];
         let sequence = random as u32;
-        let branch = Branch {
-            stateless: false,
-            own: true,
-            shard: self.index,
-            index: at as u32,
-            attempt: PING,
-            sequence,
-            epoch: self.shared.secrets.epoch,
-            loop_hash: 0,
-            upstream: target.flow,
-        };
         let call_id = format!("{random:016x}@tandem");
-        let branch = self.shared.secrets.seal_branch(&branch, call_id.as_bytes());
-        let mut via = Vec::new();
-        target.written.write_via(&mut via);
-        via.extend_from_slice(b";branch=");
-        via.extend_from_slice(&branch);
+        let id = Id { index: at as u32, sequence };
+        let via = self.own_via(id, PING, target.flow, &target.written, call_id.as_bytes());
         let uri = format!("sip:{}", target.flow.remote);
         let ours = String::from_utf8_lossy(target.written.host()).into_owned();
         let from = format!("<sip:ping@{ours}>;tag={:x}", random >> 32);
@@ -161,9 +144,7 @@ impl Core {
             extra: b"Accept: application/sdp\r\nUser-Agent: tandem\r\n",
             body: None,
         };
-        self.scratch.clear();
-        sip::build::request(&request, &mut self.scratch);
-        let packet = Packet::copy_from(&self.scratch);
+        let packet = self.own_request(&request);
         let target = &mut self.pinger.targets[at];
         let repeats = target.written.transport() == Transport::Udp;
         // A tenth of jitter keeps backends and units from beating together.
@@ -196,7 +177,8 @@ impl Core {
         };
         let target = &self.pinger.targets[at];
         let took = now.saturating_since(sent_at);
-        let outcome = if target.accept.takes(code) {
+        let takes = target.guardian.options.as_ref().is_some_and(|accept| accept.takes(code));
+        let outcome = if takes {
             CheckOutcome::Good { took }
         } else {
             CheckOutcome::Failed { reason: format!("OPTIONS answered {code}").into() }

@@ -9,7 +9,7 @@ use crate::forward::{self, Forwarding};
 use crate::io::{Flow, Packet};
 use crate::machine::{Client, Server};
 use crate::register::Registration;
-use crate::running::Running;
+use crate::running::{Running, WrittenAddress};
 use crate::table::Id;
 use crate::token::Branch;
 use sip::transaction::{InviteServer, Link, OtherServer};
@@ -120,6 +120,23 @@ impl Core {
             loop_hash,
             upstream,
         }
+    }
+
+    /// Our Via in a request of our own; `kind` is what it is.
+    pub(super) fn own_via(&self, id: Id, kind: u8, flow: Flow, written: &WrittenAddress, call_id: &[u8]) -> Vec<u8> {
+        let branch = Branch { own: true, ..self.branch_of(id, kind, 0, flow) };
+        let mut via = Vec::new();
+        written.write_via(&mut via);
+        via.extend_from_slice(b";branch=");
+        via.extend_from_slice(&self.shared.secrets.seal_branch(&branch, call_id));
+        via
+    }
+
+    /// A request of our own as it leaves.
+    pub(super) fn own_request(&mut self, request: &sip::build::Request<'_>) -> Packet {
+        self.scratch.clear();
+        sip::build::request(request, &mut self.scratch);
+        Packet::copy_from(&self.scratch)
     }
 
     /// The request as it leaves.

@@ -1,7 +1,7 @@
 //! `tandem guardian`: the guardians of a configuration, and one of them by hand.
 
 use crate::configuration::{Source, count, tally};
-use crate::table::{Align, Cell, Colour, lines, paint};
+use crate::table::{Align, Cell, Colour, is_coloured, lines, paint};
 use crate::unit::guardians::{AT_ONCE, Detail, Outcome, Verdict, Work, attached, read_file, task};
 use anyhow::{Context, bail};
 use config::{Checked, Guardian};
@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use sip::Instant;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -322,10 +322,6 @@ fn exit_code(tally: Tally, backends: usize) -> u8 {
     } else {
         GOOD
     }
-}
-
-fn is_coloured() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 const COLUMNS: [&str; 6] = ["GUARDIAN", "CHECK", "INTERVAL", "TIMEOUT", "EFFECT", "BACKENDS"];

@@ -1,7 +1,7 @@
 //! `tandem status`: a running unit at a glance.
 
 use crate::configuration;
-use crate::table::{Align, Cell, Colour, lines, paint};
+use crate::table::{Align, Cell, Colour, is_coloured, lines, paint};
 use crate::unit::control::{self, Happened, Request};
 use crate::unit::events::KeptEvent;
 use crate::unit::state_dir;
@@ -83,10 +83,6 @@ fn happened(folder: &Path, last: usize, json: bool) -> anyhow::Result<String> {
     let happened: Happened =
         serde_json::from_value(answer).context("the unit's answer cannot be read: is it of another version?")?;
     Ok(events_page(&happened.events, is_coloured()))
-}
-
-fn is_coloured() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 fn events_page(events: &[KeptEvent], coloured: bool) -> String {

@@ -6,8 +6,8 @@ mod kept;
 pub(super) use hearers::{Hearers, places};
 pub(crate) use kept::{KEPT, KeptEvent};
 
-use super::lock;
 use super::log::{Line, Log, rfc3339};
+use super::{backend_of, lock};
 use config::LogLevel;
 use engine::{BackendId, DownCause, Event, FarmId, Settings, Shared, UpCause};
 use kept::Kept;
@@ -194,16 +194,15 @@ impl Told {
 }
 
 fn named(settings: &Settings, id: BackendId) -> Named {
-    for farm in &settings.farms {
-        if let Some(backend) = farm.backends.iter().find(|backend| backend.id == id) {
-            return Named {
-                farm: farm.name.clone(),
-                backend: backend.name.clone(),
-                text: format!("backend {} ({}) of farm {}", backend.name, backend.address, farm.name),
-            };
-        }
+    let Some((farm, backend)) = backend_of(settings, id) else {
+        let text = "a backend that is no longer configured".to_owned();
+        return Named { farm: String::new(), backend: String::new(), text };
+    };
+    Named {
+        farm: farm.name.clone(),
+        backend: backend.name.clone(),
+        text: format!("backend {} ({}) of farm {}", backend.name, backend.address, farm.name),
     }
-    Named { farm: String::new(), backend: String::new(), text: "a backend that is no longer configured".to_owned() }
 }
 
 fn farm_name(settings: &Settings, id: FarmId) -> String {

@@ -17,7 +17,7 @@ use crate::configuration::{Configuration, Source, brief, count, errors};
 use anyhow::Context;
 use config::{Checked, Diagnostic};
 use drain::{Drain, Load};
-use engine::{BackendId, Event, Explanation, Shared};
+use engine::{Backend, BackendId, Event, Explanation, Farm, Settings, Shared};
 use events::{Events, Hearers, KeptEvent};
 use facts::FactsLog;
 use guardians::Notes;
@@ -502,6 +502,11 @@ fn told_changes(running: &Checked, next: &Checked) -> Vec<String> {
         }
     }
     changes
+}
+
+/// A configured backend, and the farm that it is in.
+fn backend_of(settings: &Settings, id: BackendId) -> Option<(&Farm, &Backend)> {
+    settings.farms.iter().find_map(|farm| Some((farm, farm.backends.iter().find(|known| known.id == id)?)))
 }
 
 fn worker_count(checked: &Checked) -> usize {

@@ -208,12 +208,7 @@ fn a_box_that_answers_options_and_refuses_calls_goes_down() {
 #[test]
 fn a_plugin_decides_by_its_exit_code() {
     const PLUGIN: &str = "/usr/lib/nagios/plugins/check_tcp";
-    if !Path::new(PLUGIN).is_file() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI=true, but {PLUGIN} is not installed");
-        eprintln!("skipped: {PLUGIN} is not installed (`cargo xtask test` prints how to install it)");
-        return;
-    }
-    if !namespace() {
+    if peer(PLUGIN).is_none() || !namespace() {
         return;
     }
     let listener = TcpListener::bind((FIRST, 5060)).expect("the namespace is ours");

@@ -9,14 +9,15 @@ use super::grid::Grid;
 use super::outcome::Outcome;
 use super::process::{self, Running};
 use super::requirement::Requirement;
+use super::status;
 use super::{BALANCER, BALANCER_CORE, Bench, Part};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use far_end::{FarEnd, Heard};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// One way of looking after many boxes.
@@ -127,14 +128,8 @@ fn start(bench: &Bench<'_>, folder: &Path, config: &str) -> Result<Running> {
 
 /// The counters of `tandem status --json`.
 fn counters(bench: &Bench<'_>, folder: &Path) -> Result<Value> {
-    let output = Command::new(bench.tandem())
-        .args(["status", "--json", "--state-dir"])
-        .arg(folder)
-        .output()
-        .context("cannot start tandem status")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "tandem status failed ({}): {}", output.status, said.trim());
-    let mut status: Value = serde_json::from_slice(&output.stdout).context("tandem status printed no JSON")?;
+    let printed = status::printed(bench, folder)?;
+    let mut status: Value = serde_json::from_slice(&printed).context("tandem status printed no JSON")?;
     Ok(status.get_mut("counters").map(Value::take).unwrap_or_default())
 }
 

@@ -4,6 +4,7 @@ use super::subject::Subject;
 use super::{Bench, count};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::path::Path;
 use std::process::Command;
 
 /// The figures of `tandem status --json` that the benchmark looks at.
@@ -32,14 +33,19 @@ pub(super) struct Worker {
 
 /// Asks the tandem that was started as `subject`.
 pub(super) fn ask(bench: &Bench<'_>, subject: &Subject) -> Result<Status> {
+    read(&printed(bench, subject.folder())?)
+}
+
+/// What `tandem status --json` prints of the one whose state is in `folder`.
+pub(super) fn printed(bench: &Bench<'_>, folder: &Path) -> Result<Vec<u8>> {
     let output = Command::new(bench.tandem())
         .args(["status", "--json", "--state-dir"])
-        .arg(subject.folder())
+        .arg(folder)
         .output()
         .context("cannot start tandem status")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "tandem status failed ({}): {}", output.status, said.trim());
-    read(&output.stdout)
+    Ok(output.stdout)
 }
 
 impl Status {

@@ -1,8 +1,8 @@
 //! Everybody who hears of the engine's events.
 
 use super::Events;
-use crate::unit::lock;
 use crate::unit::names::Naming;
+use crate::unit::{backend_of, lock};
 use engine::{BackendId, Event, Settings};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -38,8 +38,7 @@ impl Hearers {
 
 /// Where a backend listens, over whatever transport.
 pub(in crate::unit) fn places(settings: &Settings, backend: BackendId) -> Vec<SocketAddr> {
-    let known = settings.farms.iter().flat_map(|farm| &farm.backends).find(|known| known.id == backend);
-    known.map_or_else(Vec::new, |known| {
+    backend_of(settings, backend).map_or_else(Vec::new, |(_, known)| {
         let port = |port: u16| SocketAddr::new(known.address.ip(), port);
         vec![known.address, port(known.ports.tcp), port(known.ports.tls)]
     })

@@ -20,7 +20,7 @@ pub(crate) use schedule::AT_ONCE;
 pub(crate) use work::{Detail, Outcome, Verdict, Work};
 
 use super::events::places;
-use super::{Unit, lock};
+use super::{Unit, backend_of, lock};
 use crate::configuration::Configuration;
 use config::{Check, Checked, Guardian};
 use engine::{Backend, CheckOutcome, Farm, Maintenance};
@@ -103,9 +103,7 @@ impl Unit {
 
     fn about(&self, pair: &Pair, outcome: &Outcome) -> String {
         let settings = self.shared.settings();
-        let mut backends = settings.farms.iter().flat_map(|farm| &farm.backends);
-        let backend = backends.find(|backend| backend.id == pair.backend);
-        let name = backend.map_or("that is gone", |backend| backend.name.as_str());
+        let name = backend_of(&settings, pair.backend).map_or("that is gone", |(_, backend)| backend.name.as_str());
         format!("guardian {} of backend {name}: {}", pair.guardian, outcome.text)
     }
 }
@@ -136,10 +134,8 @@ fn wanted(checked: &Checked) -> Vec<(Pair, Rhythm)> {
 
 fn task_of(checked: &Checked, pair: &Pair) -> Result<plan::Task, String> {
     let guardian: Option<&Guardian> = checked.guardians.iter().find(|known| known.decides.name == pair.guardian);
-    let mut backends = checked.settings.farms.iter().flat_map(|farm| &farm.backends);
-    let backend = backends.find(|backend| backend.id == pair.backend);
-    match (guardian, backend) {
-        (Some(guardian), Some(backend)) => task(guardian, backend, Linger::Stay, &read_file),
+    match (guardian, backend_of(&checked.settings, pair.backend)) {
+        (Some(guardian), Some((_, backend))) => task(guardian, backend, Linger::Stay, &read_file),
         _ => Err("it is no longer configured".to_owned()),
     }
 }

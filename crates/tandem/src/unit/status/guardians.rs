@@ -72,7 +72,7 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// With one decimal.
 fn seconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 10.0).round() / 10.0
+    super::one_decimal(time.as_secs_f64())
 }
 
 #[cfg(test)]

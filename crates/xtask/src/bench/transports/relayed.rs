@@ -132,8 +132,7 @@ impl Row {
     /// under them took its CPU time with it.
     fn handshakes(&self) -> f64 {
         let whole = self.rounds.iter().filter_map(|round| round.handshakes).filter(|handshakes| handshakes.lost == 0);
-        let rates: Vec<f64> = whole.map(|handshakes| handshakes.per_cpu_second()).collect();
-        if rates.is_empty() { 0.0 } else { median(rates.into_iter()) }
+        median(whole.map(|handshakes| handshakes.per_cpu_second()))
     }
 
     fn lost(&self) -> u64 {
