@@ -154,6 +154,8 @@ pub(crate) struct Placement {
     pub(crate) received: Received,
     /// Whose fail-over settings count.
     pub(crate) service: usize,
+    /// The service's name: a reload may give it another index.
+    pub(crate) service_name: Arc<str>,
     /// The configuration that `service` and the indices belong to.
     pub(crate) generation: u32,
     pub(crate) attempts_left: u32,

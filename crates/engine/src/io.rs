@@ -129,6 +129,8 @@ pub enum UpCause {
     Check(Arc<str>),
     /// A backend set aside by passive detection answered again.
     Answered,
+    /// In a new configuration no guardian holds it down any more: the last one that did left, or only warns now.
+    Reconfigured,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

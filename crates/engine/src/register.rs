@@ -87,6 +87,7 @@ pub(crate) struct Writing<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Learning<'a> {
     pub(crate) now: Instant,
+    pub(crate) secrets: &'a Secrets,
     pub(crate) directory: &'a Directory,
     pub(crate) limits: &'a Limits,
     /// How many outages of backends there were so far.
@@ -134,6 +135,7 @@ impl Registration {
         if mode == Registrations::Contact {
             drop_outbound(message, edits);
         }
+        registration.doubt_refreshes(writing);
         Some(registration)
     }
 
@@ -218,6 +220,7 @@ impl Registration {
                 directory.unbind(now, self.aor, offered.id);
             }
         }
+        self.keep_refreshes(learning, response);
         if named && self.outbound {
             edits.insert(response.headers_end(), OUTBOUND_LINES);
         }
@@ -279,11 +282,11 @@ impl Registration {
         response: &Message<'_>,
     ) {
         let Some(longest) = self.longest else { return };
-        let Learning { now, directory, outages, .. } = *learning;
+        let Learning { now, secrets, directory, outages, .. } = *learning;
         let granted = seconds.min(LONGEST_EXPIRES);
         // What nobody said may be far from what the registrar keeps.
         let is_said = address.expires().or(response.expires()).is_some();
-        let lasts = is_said && granted > longest && !refresh::says_more(address, response);
+        let lasts = is_said && granted > longest && !refresh::says_more(address, response, secrets);
         let asked = self.asked.as_ref().filter(|asked| lasts && asked.id == offered.id);
         let refresh = asked.map(|asked| Refresh::new(now, asked, self.backend, granted, outages));
         directory.set_refresh(now, self.aor, offered.id, offered.reg_id, refresh);
@@ -593,13 +596,13 @@ mod tests {
         (learnt, lines_of(&out))
     }
 
-    fn learning<'a>(directory: &'a Directory, limits: &'a Limits) -> Learning<'a> {
-        Learning { now: at(0), directory, limits, outages: 0 }
+    fn learning<'a>(secrets: &'a Secrets, directory: &'a Directory, limits: &'a Limits) -> Learning<'a> {
+        Learning { now: at(0), secrets, directory, limits, outages: 0 }
     }
 
     fn learns(registration: &Registration, directory: &Directory, lines: &str) -> Vec<String> {
-        let limits = Limits::default();
-        let learning = learning(directory, &limits);
+        let (secrets, limits) = (secrets(), Limits::default());
+        let learning = learning(&secrets, directory, &limits);
         let (outcome, values) = answered(lines, |response, edits| registration.answered(&learning, response, edits));
         assert_eq!(outcome, Ok(()));
         values
@@ -744,8 +747,8 @@ mod tests {
             let (registration, written) = registered(mode, &lines);
             let registration = registration.expect("a REGISTER");
             let contact = written.iter().find(|line| line.starts_with("Contact: ")).cloned().unwrap_or_default();
-            let (directory, limits) = (new_directory(), Limits::default());
-            let learning = learning(&directory, &limits);
+            let (secrets, directory, limits) = (secrets(), new_directory(), Limits::default());
+            let learning = learning(&secrets, &directory, &limits);
             let learn = |response: &Message<'_>, edits: &mut Edits| registration.answered(&learning, response, edits);
             let (_, left) = answer(&contact, learn);
             let seen = ["Require: outbound", "Flow-Timer: 120"].map(|line| left.iter().any(|known| known == line));
@@ -857,7 +860,8 @@ mod tests {
         let registration = registration.expect("a REGISTER");
         for (bindings, outcome) in [(0, Err(AtLimit)), (1, Ok(()))] {
             let (directory, limits) = (new_directory(), Limits { bindings, ..Limits::default() });
-            let learning = learning(&directory, &limits);
+            let secrets = secrets();
+            let learning = learning(&secrets, &directory, &limits);
             let (learnt, _) =
                 answered(&contacts(&[A.2]), |response, edits| registration.answered(&learning, response, edits));
             assert_eq!(learnt, outcome);

@@ -1,7 +1,7 @@
 //! The configuration as the data plane uses it: settings, pools and look-up tables, built once per reload and swapped whole.
 
 use crate::id::{BackendId, FarmId, ListenerId};
-use crate::io::{ConnectionId, Flow};
+use crate::io::{ConnectionId, Event, Flow};
 use crate::pool::{BackendState, Pool};
 use crate::reach::{Reach, transport_of};
 use crate::settings::{Backend, Farm, Guardian, Listener, Maintenance, Service, Settings, Transport};
@@ -38,6 +38,8 @@ pub(crate) struct RunningFarm {
     pub(crate) states: Vec<Arc<BackendState>>,
     /// Parallel to `Farm::services`.
     pub(crate) pools: Vec<Pool>,
+    /// Parallel to `Farm::services`: by its name a request finds its service again after a reload.
+    pub(crate) service_names: Vec<Arc<str>>,
     by_address: HashMap<SocketAddr, usize>,
     /// Backends by host alone; `None`: several have it.
     by_host: HashMap<IpAddr, Option<usize>>,
@@ -64,8 +66,18 @@ pub(crate) struct FarmView<'a> {
 }
 
 impl Running {
-    /// Builds the tables of `settings`; backends known to `before` keep their run-time state.
-    pub(crate) fn new(settings: Settings, before: Option<&Running>, now: Instant, seed: u64) -> Self {
+    /// The first configuration of a unit.
+    pub(crate) fn new(settings: Settings, now: Instant, seed: u64) -> Self {
+        Self::build(settings, None, now, seed).0
+    }
+
+    /// The configuration after this one: backends known to this one keep their run-time state. Also gives what became of those
+    /// whose guardians are others now.
+    pub(crate) fn reloaded(&self, settings: Settings, now: Instant, seed: u64) -> (Self, Vec<Event>) {
+        Self::build(settings, Some(self), now, seed)
+    }
+
+    fn build(settings: Settings, before: Option<&Running>, now: Instant, seed: u64) -> (Self, Vec<Event>) {
         let mut backends = HashMap::default();
         if let Some(before) = before {
             for (id, known) in &before.backends {
@@ -78,19 +90,17 @@ impl Running {
         }
         let mut listeners = HashMap::default();
         let mut farms = Vec::with_capacity(settings.farms.len());
+        let mut events = Vec::new();
         for (index, farm) in settings.farms.iter().enumerate() {
             for (at, listener) in farm.listeners.iter().enumerate() {
                 listeners.insert(listener.id, (index, at));
             }
-            farms.push(RunningFarm::new(farm, &mut backends, now, seed));
+            let (states, changes) = configured(farm, &mut backends, now);
+            farms.push(RunningFarm::new(farm, states, now, seed));
+            events.extend(changes);
         }
-        Self {
-            settings: Arc::new(settings),
-            farms,
-            listeners,
-            backends,
-            generation: before.map_or(0, |before| before.generation + 1),
-        }
+        let generation = before.map_or(0, |before| before.generation + 1);
+        (Self { settings: Arc::new(settings), farms, listeners, backends, generation }, events)
     }
 
     pub(crate) fn farm(&self, index: usize) -> FarmView<'_> {
@@ -141,24 +151,10 @@ impl Running {
 }
 
 impl RunningFarm {
-    fn new(farm: &Farm, known: &mut HashMap<BackendId, KnownBackend>, now: Instant, seed: u64) -> Self {
-        let states: Vec<Arc<BackendState>> = farm
-            .backends
-            .iter()
-            .map(|backend| {
-                let entry = known.entry(backend.id).or_insert_with(|| KnownBackend {
-                    reach: Reach::of(backend),
-                    name: backend.name.clone(),
-                    state: Arc::new(BackendState::new(backend.id, now)),
-                    retired: None,
-                });
-                entry.retired = None;
-                entry.reach = Reach::of(backend);
-                entry.state.configure(backend, &guardians_of(farm, backend));
-                Arc::clone(&entry.state)
-            })
-            .collect();
+    /// `states` are parallel to the backends of `farm`.
+    fn new(farm: &Farm, states: Vec<Arc<BackendState>>, now: Instant, seed: u64) -> Self {
         let pools = farm.services.iter().map(|service| Pool::new(farm, service, &states, seed, now)).collect();
+        let service_names = farm.services.iter().map(|service| Arc::<str>::from(service.name.as_str())).collect();
         let mut by_address = HashMap::default();
         let mut by_host: HashMap<IpAddr, Option<usize>> = HashMap::default();
         for (index, backend) in farm.backends.iter().enumerate() {
@@ -173,7 +169,7 @@ impl RunningFarm {
             .map(|(index, _)| index)
             .collect();
         let written = farm.listeners.iter().map(Written::new).collect();
-        Self { states, pools, by_address, by_host, with_sources, written }
+        Self { states, pools, service_names, by_address, by_host, with_sources, written }
     }
 
     /// The backend whose messages come by this flow: from exactly its own address, or from within one of its `sources`, the most
@@ -210,6 +206,28 @@ impl RunningFarm {
         }
         best.filter(|_| !ambiguous).map(|(_, index)| index)
     }
+}
+
+/// The states of a farm's backends with its settings taken in, and what became of backends by that.
+fn configured(
+    farm: &Farm,
+    known: &mut HashMap<BackendId, KnownBackend>,
+    now: Instant,
+) -> (Vec<Arc<BackendState>>, Vec<Event>) {
+    let mut events = Vec::new();
+    let states = farm.backends.iter().map(|backend| {
+        let entry = known.entry(backend.id).or_insert_with(|| KnownBackend {
+            reach: Reach::of(backend),
+            name: backend.name.clone(),
+            state: Arc::new(BackendState::new(backend.id, now)),
+            retired: None,
+        });
+        entry.retired = None;
+        entry.reach = Reach::of(backend);
+        events.extend(entry.state.configure(now, backend, &guardians_of(farm, backend)));
+        Arc::clone(&entry.state)
+    });
+    (states.collect(), events)
 }
 
 /// The guardians of a backend: those of all services that use it, each once.
@@ -383,6 +401,7 @@ impl FarmView<'_> {
 mod tests {
     use super::Maintenance::{Cut, Drain, Off};
     use super::*;
+    use crate::io::UpCause;
     use crate::pool::world::{World, backend, guardian};
     use crate::settings::{Advertise, Limits, Transport};
 
@@ -405,12 +424,16 @@ mod tests {
         farm
     }
 
-    fn reload(before: Option<&Running>, now: Instant, farms: Vec<Farm>) -> Running {
-        Running::new(Settings { farms, limits: Limits::default() }, before, now, 1)
+    fn settings(farms: Vec<Farm>) -> Settings {
+        Settings { farms, limits: Limits::default() }
     }
 
     fn running(farms: Vec<Farm>) -> Running {
-        reload(None, at(0), farms)
+        Running::new(settings(farms), at(0), 1)
+    }
+
+    fn reload(before: &Running, now: Instant, farms: Vec<Farm>) -> Running {
+        before.reloaded(settings(farms), now, 1).0
     }
 
     #[test]
@@ -445,8 +468,7 @@ mod tests {
         let first = running(vec![farm(Vec::new(), names.map(backend).into())]);
         let call_of = |id: BackendId| first.backend(id).expect("configured").state.restore_call();
         let (call, _other) = (call_of(busy), call_of(kept));
-        let next =
-            |before: &Running, now: Instant| reload(Some(before), now, vec![farm(Vec::new(), vec![backend("kept")])]);
+        let next = |before: &Running, now: Instant| reload(before, now, vec![farm(Vec::new(), vec![backend("kept")])]);
         let known = |running: &Running| [busy, idle, kept].map(|id| running.backend(id).is_some());
         let gone = next(&first, at(10));
         let retired: Vec<BackendId> = gone.retired().map(|(id, _)| id).collect();
@@ -526,10 +548,13 @@ mod tests {
         let failed = crate::pool::world::failed("no");
         let state = Arc::clone(&first.farms[0].states[0]);
         assert_eq!(state.on_check(at(0), "call", &failed), None);
-        let next = reload(Some(&first), at(1), with(vec![guardian("call", 1, 2), guardian("tcp", 1, 1)]));
+        let with_both = settings(with(vec![guardian("call", 1, 2), guardian("tcp", 1, 1)]));
+        let (next, events) = first.reloaded(with_both, at(1), 1);
+        assert!(events.is_empty(), "{events:?}");
         assert!(state.on_check(at(1), "call", &failed).is_some(), "the second in a row");
-        let other = reload(Some(&next), at(2), with(vec![guardian("tcp", 1, 1)]));
+        let (other, events) = next.reloaded(settings(with(vec![guardian("tcp", 1, 1)])), at(2), 1);
         assert_eq!(other.farms[0].states[0].state_name(at(2)), "up", "only a guardian that left held it down");
+        assert_eq!(events, [Event::BackendUp { backend: state.id(), cause: UpCause::Reconfigured }]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Shared {
         let sticky_ttl = longest_persistence(&settings);
         Arc::new(Self {
             directory: Directory::new(now, &settings.limits, sticky_ttl),
-            running: ArcSwap::from_pointee(Running::new(settings, None, now, seed)),
+            running: ArcSwap::from_pointee(Running::new(settings, now, seed)),
             secrets,
             counters: (0..shards).map(|_| Arc::default()).collect(),
             seed,
@@ -66,15 +66,20 @@ impl Shared {
     }
 
     /// Swaps in a new configuration. Calls, transactions, counters and bindings go on; backends that are gone stay reachable
-    /// for their dialogs.
-    pub fn replace_settings(&self, now: Instant, settings: Settings) {
+    /// for their dialogs. Gives what became of backends whose guardians are others now, to be told to the operator like the
+    /// events of a shard.
+    pub fn replace_settings(&self, now: Instant, settings: Settings) -> Vec<Event> {
         let before = self.running.load();
-        let next = Running::new(settings, Some(&before), now, self.seed);
+        let (next, events) = before.reloaded(settings, now, self.seed);
         let cut = next.newly_cut(&before);
         self.running.store(Arc::new(next));
+        for event in &events {
+            self.follow(now, event);
+        }
         for backend in cut {
             self.cut_backend(now, backend);
         }
+        events
     }
 
     /// Ends what goes on at a backend: nobody stays with it for having been there, requests that wait for it move on, and each
@@ -196,9 +201,9 @@ mod tests {
     use super::*;
     use crate::directory::{Dialog, DialogKey};
     use crate::id::ListenerId;
-    use crate::io::Flow;
+    use crate::io::{Flow, UpCause};
     use crate::pool::world::{World, failed, good, guardian};
-    use crate::settings::{Guardian, Limits, Maintenance};
+    use crate::settings::{Effect, Guardian, Limits, Maintenance};
     use std::net::SocketAddr;
 
     fn at(seconds: u64) -> Instant {
@@ -294,6 +299,29 @@ mod tests {
                 assert_eq!(shared.on_check(at(15), backend, "call", &failed("no")), None, "it left");
             }
         }
+    }
+
+    #[test]
+    fn a_reload_tells_who_is_up_or_down_by_it() {
+        let guarded = |effect: Effect| {
+            let mut settings = settings();
+            let guardian = Guardian { effect, cut: true, ..Guardian::clone(&guardian("call", 1, 1)) };
+            settings.farms[0].services[0].guardians = vec![Arc::new(guardian)];
+            settings
+        };
+        let shared = shared();
+        let backend = settings().farms[0].backends[0].id;
+        assert!(shared.replace_settings(at(10), guarded(Effect::Warn)).is_empty());
+        let warned = shared.on_check(at(11), backend, "call", &failed("no"));
+        assert!(matches!(warned, Some(Event::BackendWarned { .. })), "{warned:?}");
+        let cause = DownCause::Check { guardian: "call".into(), reason: "no".into() };
+        let down = Event::BackendDown { backend, cause };
+        assert_eq!(shared.replace_settings(at(12), guarded(Effect::Down)), [down]);
+        assert_eq!(shared.outages.since(0), [Outage { backend, at: at(12), cut: true }], "and what it means follows");
+        assert!(shared.replace_settings(at(13), guarded(Effect::Down)).is_empty(), "once");
+        let up = Event::BackendUp { backend, cause: UpCause::Reconfigured };
+        assert_eq!(shared.replace_settings(at(14), settings()), [up]);
+        assert_eq!(shared.outages.count(), 1);
     }
 
     #[test]

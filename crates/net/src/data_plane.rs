@@ -134,6 +134,11 @@ impl DataPlane {
         self.unit.connections.close_peers(remotes);
     }
 
+    /// Has every shard follow at once what changed in what they share: new settings, and a backend that others took out.
+    pub fn rouse(&self) {
+        self.unit.rouse();
+    }
+
     /// The certificates that are shown to clients.
     pub fn certificates(&self) -> Vec<CertificateStatus> {
         self.unit.connections.tls().certificates()
@@ -272,6 +277,11 @@ impl Unit {
     fn lock_table(&self) -> MutexGuard<'_, Arc<Table>> {
         // The table is replaced in one step, so that whoever panicked left a whole one.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn rouse(&self) {
+        self.shards.rouse();
+        self.wake_all();
     }
 
     fn wake_all(&self) {

@@ -162,6 +162,10 @@ impl Handler {
         }
         // Each round stands for one more peer tried; what still fails is for the shards' own timers.
         self.failed.clear();
+        // The calls of a backend that went down are in all shards, and those of an idle one wait for it as well.
+        if self.outbox.events.iter().any(|event| matches!(event, Event::BackendDown { .. })) {
+            self.unit.rouse();
+        }
         for event in self.outbox.events.drain(..) {
             (self.unit.events)(event);
         }

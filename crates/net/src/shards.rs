@@ -8,7 +8,7 @@
 use engine::{Flow, Input};
 use sip::Instant;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// All shards of the unit. `M` is the machine in each.
@@ -34,6 +34,8 @@ struct Slot<M> {
     waiting: AtomicUsize,
     /// The machine's next deadline in microseconds; NEVER without one. Written under the machine's lock.
     deadline: AtomicU64,
+    /// Its timers are to be handled at once, whatever its deadline. Apart from it, so that no holder writes it away.
+    roused: AtomicBool,
 }
 
 /// An input that waits in an inbox.
@@ -53,6 +55,7 @@ impl<M> Shards<M> {
                 inbox: Mutex::new(VecDeque::new()),
                 waiting: AtomicUsize::new(0),
                 deadline: AtomicU64::new(micros(deadline)),
+                roused: AtomicBool::new(false),
             })
             .collect();
         Self { slots, inbox_limit: AtomicUsize::new(inbox_limit) }
@@ -92,6 +95,8 @@ impl<M> Shards<M> {
         if self.deadline(index) > now.as_micros() {
             return;
         }
+        // Before the machine looks: who rouses it meanwhile does so for the next turn.
+        slot.roused.store(false, Ordering::SeqCst);
         {
             let mut machine = slot.machine.lock().unwrap_or_else(PoisonError::into_inner);
             slot.run(&mut machine, Work::Timeout, &mut work);
@@ -100,9 +105,17 @@ impl<M> Shards<M> {
         slot.settle(&mut work);
     }
 
+    /// Makes every shard due, so that it sees what has changed in what all of them share.
+    pub(crate) fn rouse(&self) {
+        for slot in &self.slots {
+            slot.roused.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// The next deadline of the shard `index` in microseconds; [`NEVER`] without one.
     pub(crate) fn deadline(&self, index: usize) -> u64 {
-        self.slots[index].deadline.load(Ordering::Relaxed)
+        let slot = &self.slots[index];
+        if slot.roused.load(Ordering::SeqCst) { 0 } else { slot.deadline.load(Ordering::Relaxed) }
     }
 }
 
@@ -239,6 +252,31 @@ mod tests {
         assert_eq!(shards.deadline(0), 10);
         shards.deliver(0, datagram(b"abc"), append);
         assert_eq!(shards.deadline(0), NEVER);
+    }
+
+    #[test]
+    fn who_is_roused_is_due_once_and_keeps_its_deadline() {
+        let later = Some(Instant::from_micros(50));
+        let shards = Shards::new(vec![(0, later), (0, None)], 1);
+        shards.rouse();
+        for index in 0..2 {
+            assert_eq!(shards.deadline(index), 0);
+            shards.turn(index, Instant::from_micros(4), |turns, _| {
+                *turns += 1;
+                // News of this very moment are for the next turn.
+                if *turns == 1 {
+                    shards.rouse();
+                }
+                later
+            });
+            assert_eq!(shards.deadline(index), 0);
+            shards.turn(index, Instant::from_micros(4), |turns, _| {
+                *turns += 1;
+                later
+            });
+            assert_eq!(shards.deadline(index), 50);
+            shards.turn(index, Instant::from_micros(4), |_, _| unreachable!("it was roused twice"));
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! A unit in the simulation: the engine's shards, the log of facts on its disk, and what a `kill -9` leaves of it.
 
+mod cuts;
 mod sabotage;
 
+pub use cuts::{Cut, Cutter};
 pub use sabotage::Sabotage;
 
 use crate::network::Datagram;
 use crate::random::Random;
+use cuts::Cuts;
 use engine::{Event, Flow, Input, ListenerId, Output, Secrets, Settings, Shard, Shared, Snapshot};
 use sabotage::Saboteur;
 use sip::time::Instant;
@@ -26,6 +29,7 @@ pub struct Balancer {
     outgoing: Vec<Datagram>,
     events: Vec<(Instant, Event)>,
     outages: Vec<(Instant, Option<Instant>)>,
+    cuts: Cuts,
     /// Stands between the unit and the network, where it is to fail on purpose.
     saboteur: RefCell<Option<Saboteur>>,
 }
@@ -49,6 +53,7 @@ impl Balancer {
             outgoing: Vec::new(),
             events: Vec::new(),
             outages: Vec::new(),
+            cuts: Cuts::default(),
             saboteur: RefCell::new(None),
         };
         balancer.start(now);
@@ -75,6 +80,7 @@ impl Balancer {
     pub fn kill(&mut self, now: Instant) {
         if self.running.take().is_some() {
             self.outages.push((now, None));
+            self.cuts.killed(now);
         }
         self.outgoing.clear();
     }
@@ -167,9 +173,13 @@ impl Balancer {
 
     /// A reload; a unit that is down reads the new file when it starts.
     pub fn replace_settings(&mut self, now: Instant, settings: Settings) {
+        self.cuts.reloaded(now, &self.settings, &settings);
         self.settings = settings.clone();
         if let Some(running) = self.running.as_mut() {
-            running.shared.replace_settings(now, settings);
+            for event in running.shared.replace_settings(now, settings) {
+                self.cuts.told(now, &self.settings, &event);
+                self.events.push((now, event));
+            }
             for shard in &mut running.shards {
                 shard.begin_batch(now);
             }
@@ -217,6 +227,11 @@ impl Balancer {
         &self.outages
     }
 
+    /// When backends were cut, oldest first.
+    pub fn cuts(&self) -> &[Cut] {
+        self.cuts.all()
+    }
+
     pub fn take_outgoing(&mut self) -> Vec<Datagram> {
         std::mem::take(&mut self.outgoing)
     }
@@ -236,7 +251,10 @@ impl Balancer {
                             None => self.outgoing.push(datagram),
                         }
                     }
-                    Output::Event(event) => self.events.push((now, event)),
+                    Output::Event(event) => {
+                        self.cuts.told(now, &self.settings, &event);
+                        self.events.push((now, event));
+                    }
                 }
             }
         }

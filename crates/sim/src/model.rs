@@ -10,9 +10,11 @@
 //! others     every other request: one answer, and in time
 //! cancel     CANCEL in, CANCEL out
 //! dialog     requests inside of calls
+//! cut        boxes that are cut, and the ends of their calls
 //! octets     what leaves is what came
 //! forged     what strangers send
 //! bindings   one binding of a phone
+//! refresh    what phones are told of their registrations, and that they are reached by them
 //! counters   what the balancer says of itself at the end
 //! ```
 
@@ -21,14 +23,16 @@ mod bindings;
 mod cancel;
 mod circumstances;
 mod counters;
+mod cut;
 mod dialog;
 mod forged;
 mod octets;
 mod others;
+mod refresh;
 mod seen;
 mod story;
 
-pub use circumstances::Circumstances;
+pub use circumstances::{Circumstances, CutBox};
 pub use counters::Extent;
 pub use forged::{FORGED, FORGED_CONTACT};
 
@@ -55,7 +59,9 @@ type DatagramRule = fn(&Sent, Option<Fault>, &mut Problems);
 type RequestRule = fn(&Story<'_>, &Circumstances, &mut Problems);
 /// A dialog and all requests with its Call-ID.
 type DialogRule = fn(&Dialog<'_>, &[Story<'_>], &Circumstances, &mut Problems);
-type RunRule = fn(&[Story<'_>], &mut Problems);
+/// The dialogs with one Call-ID and all requests with it.
+type CallRule = fn(&[Dialog<'_>], &[Story<'_>], &Circumstances, &mut Problems);
+type RunRule = fn(&[Story<'_>], &Circumstances, &mut Problems);
 
 const OF_DATAGRAMS: &[DatagramRule] = &[octets::what_is_sent_is_sound];
 
@@ -81,6 +87,8 @@ const OF_REQUESTS: &[RequestRule] = &[
     cancel::our_cancels_come_before_the_end,
     cancel::our_cancels_have_a_cause,
     cancel::our_cancels_go_where_the_branch_went,
+    cut::nobody_goes_to_a_box_that_is_cut,
+    cut::callers_leave_a_box_that_is_cut,
     octets::requests_leave_as_they_came,
     octets::responses_leave_as_they_came,
     forged::forgeries_arrive,
@@ -95,9 +103,17 @@ const OF_DIALOGS: &[DialogRule] = &[
     dialog::requests_go_on_at_once,
     dialog::requests_go_to_the_other_side_only,
     dialog::a_party_that_moved_is_followed,
+    cut::both_sides_hear_of_a_cut,
 ];
 
-const OF_RUNS: &[RunRule] = &[bindings::no_box_sees_a_second_binding];
+const OF_CALLS: &[CallRule] = &[cut::farewells_have_a_cause];
+
+const OF_RUNS: &[RunRule] = &[
+    bindings::no_box_sees_a_second_binding,
+    refresh::phones_are_told_no_more_than_holds,
+    refresh::refreshes_need_a_box_where_they_say_anything_new,
+    refresh::registered_phones_are_reached,
+];
 
 impl<'a> Model<'a> {
     /// Reads the wire of a world.
@@ -135,14 +151,18 @@ impl<'a> Model<'a> {
             }
         }
         for call in self.stories.chunk_by(|one, next| one.request.call_id == next.request.call_id) {
-            for dialog in dialog::dialogs(call) {
+            let dialogs = dialog::dialogs(call);
+            for dialog in &dialogs {
                 for rule in OF_DIALOGS {
-                    rule(&dialog, call, &self.circumstances, &mut problems);
+                    rule(dialog, call, &self.circumstances, &mut problems);
                 }
+            }
+            for rule in OF_CALLS {
+                rule(&dialogs, call, &self.circumstances, &mut problems);
             }
         }
         for rule in OF_RUNS {
-            rule(&self.stories, &mut problems);
+            rule(&self.stories, &self.circumstances, &mut problems);
         }
         problems.texts
     }
@@ -175,6 +195,8 @@ const TIMER_C: Duration = Duration::from_secs(181);
 const LONGEST_CALL_SETUP: Duration = Duration::from_secs(181 + 64);
 /// How long a request within a dialog waits for a box that is down.
 const DEAD_BOX_PATIENCE: Duration = Duration::from_secs(4);
+/// Whoever holds calls of a box that is cut has a turn every four seconds.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
 /// Safely before the client's Timer F.
 const IN_TIME: Duration = Duration::from_secs(28);
 

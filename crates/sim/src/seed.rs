@@ -129,6 +129,8 @@ struct Run<'w> {
     kind: Kind,
     /// As the balancer had them first.
     settings: Settings,
+    /// The box that its administrator has cut.
+    cut: Option<usize>,
     placed: Vec<Placed>,
     problems: Vec<String>,
     /// How often each phone's NAT made a new mapping.
@@ -151,6 +153,7 @@ impl<'w> Run<'w> {
             random,
             kind,
             settings,
+            cut: None,
             placed: Vec::new(),
             problems: Vec::new(),
             generations: vec![0; phones],
@@ -210,6 +213,11 @@ impl<'w> Run<'w> {
             Action::StartBalancer => self.world.start_balancer(),
             Action::Reload { weights, without } => {
                 let settings = plan::reloaded(&self.settings, weights, without);
+                self.world.replace_settings(plan::with_cut(&settings, self.cut));
+            }
+            Action::Cut(cut) => {
+                self.cut = cut;
+                let settings = plan::with_cut(self.world.balancer().settings(), cut);
                 self.world.replace_settings(settings);
             }
             Action::Forge(forgery) => self.forge(forgery),

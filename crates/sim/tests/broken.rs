@@ -87,3 +87,13 @@ fn a_refusal_is_repeated_after_its_ack() {
 fn a_body_is_altered() {
     assert_caught(Sabotage::AltersBody, "the body");
 }
+
+#[test]
+fn a_cut_is_told_to_nobody() {
+    assert_caught(Sabotage::CutsInSilence, "was not told that its call at");
+}
+
+#[test]
+fn a_refresh_is_promised_for_too_long() {
+    assert_caught(Sabotage::PromisesTooLong, "it is told more than is left");
+}

@@ -240,6 +240,11 @@ impl Endpoint {
         id
     }
 
+    /// The owner wants this request no more: it is not repeated, and its answers are nobody's, challenges too.
+    pub(crate) fn forget_request(&mut self, id: RequestId) {
+        self.transactions.forget_all(|task| task.purpose == Purpose::Owner(id));
+    }
+
     /// A request to be sent for the first time; `is_proven`: with an answer to the remembered challenge, if there is one.
     fn task(&mut self, purpose: Purpose, recipe: Recipe, is_proven: bool) -> Task {
         if is_proven && let (Some(challenged), Some(login)) = (&mut self.remembered, &self.settings.login) {

@@ -84,6 +84,11 @@ impl<T> Transactions<T> {
         self.clients.forget(id);
     }
 
+    /// Drops all client transactions with such a task, without a word.
+    pub(crate) fn forget_all(&mut self, is_meant: impl Fn(&T) -> bool) {
+        self.clients.forget_all(is_meant);
+    }
+
     /// The transaction whose user has to see this response, if any.
     pub(crate) fn on_response(&mut self, now: Instant, response: &Message<'_>) -> Option<ClientId> {
         self.clients.on_response(now, response, &mut self.sends)

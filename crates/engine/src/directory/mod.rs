@@ -169,6 +169,12 @@ impl Directory {
         locked(&self.people, aor).set_refresh(now, aor, id, reg_id, refresh);
     }
 
+    /// A backend said until when it keeps each of the user's bindings (`None`: it has no such one). What was granted for longer
+    /// needs its word again. The lock is held meanwhile.
+    pub(crate) fn keep_refreshes(&self, aor: u64, lasts: impl Fn(&Binding) -> Option<Instant>) {
+        locked(&self.people, aor).keep_refreshes(aor, lasts);
+    }
+
     /// Looks at a user. The lock is held meanwhile.
     pub(crate) fn with_person<T>(&self, aor: u64, look: impl FnOnce(&Person) -> T) -> Option<T> {
         locked(&self.people, aor).person(aor).map(look)

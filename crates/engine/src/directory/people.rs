@@ -160,6 +160,12 @@ impl People {
         }
     }
 
+    pub(super) fn keep_refreshes(&mut self, aor: u64, lasts: impl Fn(&Binding) -> Option<Instant>) {
+        if let Some(person) = self.table.get_mut(&aor) {
+            person.refreshes.keep(&person.bindings, lasts);
+        }
+    }
+
     pub(super) fn stick(&mut self, aor: u64, backend: BackendId, until: Instant) {
         if let Some(person) = self.table.get_mut(&aor) {
             person.backend = backend;

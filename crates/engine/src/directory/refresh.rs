@@ -3,11 +3,12 @@
 //!
 //! None of it is logged: after a restart the first refresh goes to the backend.
 
-use super::Person;
+use super::{Binding, Person};
 use crate::id::BackendId;
 use crate::io::Flow;
 use sip::Instant;
 use smallvec::SmallVec;
+use std::num::NonZero;
 use std::time::Duration;
 
 /// RFC 3261 §17: 64 × T1. For so long the same REGISTER is a retransmission.
@@ -16,6 +17,8 @@ const REPEATED: Duration = Duration::from_secs(32);
 const MOST_FLOWS: usize = 4;
 /// Who has more contacts than this hears of them from the backend: our answer is to fit into a datagram.
 const MOST_CONTACTS: usize = 10;
+/// Backends count in whole seconds, from the moment when they wrote their answer.
+const ROUNDED: Duration = Duration::from_secs(5);
 
 /// What a REGISTER says that may be a refresh.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +27,11 @@ pub(crate) struct Asked {
     /// The binding, and the name of the flow if the phone names its flows.
     pub(crate) id: u64,
     pub(crate) reg_id: Option<u32>,
-    /// Keyed hash of what stays the same between a REGISTER and its refreshes: Call-ID, Request-URI, From's URI.
+    /// Keyed hash of what stays the same between a REGISTER and its refreshes: Call-ID, the URIs of request, From and To,
+    /// what the phone supports, and the Path to it.
     pub(crate) asker: u64,
+    /// Keyed hash of the name that the credentials are for; `None`: there are none.
+    pub(crate) credentials: Option<NonZero<u64>>,
     /// Keyed hash of the Contact but for its time.
     pub(crate) contact: u64,
     pub(crate) cseq: u32,
@@ -40,6 +46,7 @@ pub(crate) struct Refresh {
     id: u64,
     reg_id: Option<u32>,
     asker: u64,
+    credentials: Option<NonZero<u64>>,
     contact: u64,
     /// Of the newest that was answered, by the backend or by us.
     cseq: u32,
@@ -73,7 +80,14 @@ pub(crate) struct Fresh {
 
 /// Those of one user. Most farms have none and pay a pointer for that.
 #[derive(Debug, Default)]
-pub(super) struct Refreshes(Option<Box<SmallVec<[Refresh; 1]>>>);
+pub(super) struct Refreshes(Option<Box<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    each: SmallVec<[Refresh; 1]>,
+    /// The bindings that a backend listed last, and until when it keeps each.
+    listed: SmallVec<[(u64, Instant); 2]>,
+}
 
 impl Refresh {
     /// The backend granted what was asked for, for so many seconds from now on.
@@ -82,6 +96,7 @@ impl Refresh {
             id: asked.id,
             reg_id: asked.reg_id,
             asker: asked.asker,
+            credentials: asked.credentials,
             contact: asked.contact,
             cseq: asked.cseq,
             backend,
@@ -95,7 +110,9 @@ impl Refresh {
     /// Of which moment the answer speaks, if this is a later REGISTER of the same phone for the same contact, or the one that we
     /// answered last once more.
     fn as_of(&self, now: Instant, asked: &Asked) -> Option<Instant> {
-        if self.asker != asked.asker || self.contact != asked.contact {
+        // Who sends none has not been asked for them yet.
+        let names_another = asked.credentials.is_some() && asked.credentials != self.credentials;
+        if self.asker != asked.asker || self.contact != asked.contact || names_another {
             return None;
         }
         if asked.cseq > self.cseq {
@@ -114,13 +131,25 @@ impl Refreshes {
     pub(super) fn set(&mut self, now: Instant, id: u64, reg_id: Option<u32>, refresh: Option<Refresh>) {
         self.retain(|known| known.until > now && (known.id, known.reg_id) != (id, reg_id));
         let Some(refresh) = refresh else { return };
-        let kept = self.0.get_or_insert_default();
-        if kept.iter().filter(|known| known.id == id).count() >= MOST_FLOWS
-            && let Some(oldest) = kept.iter().position(|known| known.id == id)
+        let each = &mut self.0.get_or_insert_default().each;
+        if each.iter().filter(|known| known.id == id).count() >= MOST_FLOWS
+            && let Some(oldest) = each.iter().position(|known| known.id == id)
         {
-            kept.remove(oldest);
+            each.remove(oldest);
         }
-        kept.push(refresh);
+        each.push(refresh);
+    }
+
+    /// A backend keeps each of these bindings until then, or does not know it. To it the flows of a phone are one binding, which
+    /// lasts as long as the newest REGISTER of any of them was granted.
+    pub(super) fn keep(&mut self, bindings: &[Binding], lasts: impl Fn(&Binding) -> Option<Instant>) {
+        let Some(kept) = &mut self.0 else { return };
+        let Kept { each, listed } = &mut **kept;
+        *listed = bindings.iter().filter_map(|binding| Some((binding.id, lasts(binding)?))).collect();
+        each.retain(|known| listed.iter().any(|(id, until)| *id == known.id && known.until <= *until + ROUNDED));
+        if each.is_empty() {
+            self.0 = None;
+        }
     }
 
     /// Forgets what belongs to this binding.
@@ -133,14 +162,14 @@ impl Refreshes {
     }
 
     /// Forgets what belongs to none of these bindings.
-    pub(super) fn keep_to(&mut self, bindings: &[super::Binding]) {
+    pub(super) fn keep_to(&mut self, bindings: &[Binding]) {
         self.retain(|known| bindings.iter().any(|binding| binding.id == known.id));
     }
 
     /// We answered this one.
     pub(super) fn answered(&mut self, now: Instant, asked: &Asked, outages: u64) {
-        let mut kept = self.0.iter_mut().flat_map(|kept| kept.iter_mut());
-        let Some(known) = kept.find(|known| (known.id, known.reg_id) == (asked.id, asked.reg_id)) else {
+        let mut each = self.0.iter_mut().flat_map(|kept| kept.each.iter_mut());
+        let Some(known) = each.find(|known| (known.id, known.reg_id) == (asked.id, asked.reg_id)) else {
             return;
         };
         known.outages = outages;
@@ -151,14 +180,20 @@ impl Refreshes {
     }
 
     fn find(&self, asked: &Asked) -> Option<&Refresh> {
-        let mut kept = self.0.iter().flat_map(|kept| kept.iter());
-        kept.find(|known| (known.id, known.reg_id) == (asked.id, asked.reg_id))
+        let mut each = self.0.iter().flat_map(|kept| kept.each.iter());
+        each.find(|known| (known.id, known.reg_id) == (asked.id, asked.reg_id))
+    }
+
+    /// Until when a backend keeps this binding, by what it listed last.
+    fn listed_until(&self, id: u64) -> Option<Instant> {
+        let mut listed = self.0.iter().flat_map(|kept| kept.listed.iter());
+        listed.find(|(known, _)| *known == id).map(|(_, until)| *until)
     }
 
     fn retain(&mut self, keep: impl Fn(&Refresh) -> bool) {
         let Some(kept) = &mut self.0 else { return };
-        kept.retain(|known| keep(known));
-        if kept.is_empty() {
+        kept.each.retain(|known| keep(known));
+        if kept.each.is_empty() {
             self.0 = None;
         }
     }
@@ -172,17 +207,23 @@ impl Person {
         let as_of = refresh.as_of(now, asked)?;
         let binding = self.live(now, asked.id).filter(|binding| binding.backend == refresh.backend)?;
         let way = binding.ways(now).find(|way| way.reg_id == asked.reg_id)?;
-        let left = refresh.until.saturating_since(as_of);
+        // The binding ends sooner where it was renewed while the farm shortened nothing.
+        let left = refresh.until.min(way.expires).saturating_since(as_of);
         let granted = Duration::from_secs(u64::from(refresh.granted));
         let few = self.all_live(now).nth(MOST_CONTACTS).is_none();
         let holds = few && is_same(&way.flow, &asked.flow) && left * 2 >= granted;
         holds.then_some(Fresh { backend: refresh.backend, outages: refresh.outages, as_of, left, granted })
     }
 
-    /// The user's contacts but for this one, newest first, and until when each lasts.
+    /// The user's contacts but for this one, newest first, and until when each lasts: those that a backend listed last, for
+    /// it may have dropped one for another.
     pub(crate) fn contacts_but(&self, now: Instant, id: u64) -> impl Iterator<Item = (&[u8], Instant)> {
         let others = self.all_live(now).filter(move |binding| binding.id != id);
-        others.filter_map(move |binding| binding.ways(now).next().map(|way| (way.contact, way.expires)))
+        others.filter_map(move |binding| {
+            let way = binding.ways(now).next()?;
+            let until = self.refreshes.listed_until(binding.id)?.min(way.expires);
+            (until > now).then_some((way.contact, until))
+        })
     }
 }
 
@@ -194,7 +235,7 @@ fn is_same(known: &Flow, heard: &Flow) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{at, binding, directory, flow};
-    use super::super::{Binding, Broom, Directory, Outbound};
+    use super::super::{Broom, Directory, Outbound};
     use super::*;
     use crate::id::ListenerId;
     use crate::io::ConnectionId;
@@ -203,7 +244,8 @@ mod tests {
 
     fn asked(cseq: u32) -> Asked {
         let flow = flow(5060);
-        Asked { aor: 1, id: 5, reg_id: None, asker: 7, contact: 8, cseq, transaction: u64::from(cseq), flow }
+        let (credentials, transaction) = (None, u64::from(cseq));
+        Asked { aor: 1, id: 5, reg_id: None, asker: 7, credentials, contact: 8, cseq, transaction, flow }
     }
 
     fn grant(directory: &Directory, asked: &Asked, seconds: u32) {
@@ -255,6 +297,7 @@ mod tests {
             (Asked { id: 6, ..same }, false),
             (Asked { reg_id: Some(1), ..same }, false),
             (Asked { asker: 9, ..same }, false),
+            (Asked { credentials: NonZero::new(9), ..same }, false),
             (Asked { contact: 9, ..same }, false),
             (Asked { cseq: 2, ..same }, false),
             (Asked { cseq: 1, ..same }, false),
@@ -264,6 +307,15 @@ mod tests {
         ] {
             assert_eq!(left(&directory, 60, &asked).is_some(), holds, "{asked:?}");
         }
+    }
+
+    #[test]
+    fn who_names_himself_otherwise_is_another() {
+        let by = |name: u64, cseq: u32| Asked { credentials: NonZero::new(name), ..asked(cseq) };
+        let directory = directory();
+        grant(&directory, &by(4, 2), 3_600);
+        let known = [4, 0, 5].map(|name| left(&directory, 1, &by(name, 3)).is_some());
+        assert_eq!(known, [true, true, false]);
     }
 
     #[test]
@@ -295,13 +347,14 @@ mod tests {
     #[test]
     fn a_refresh_goes_with_its_binding() {
         type Change = fn(&Directory);
-        let changes: [(Change, bool); 7] = [
+        let changes: [(Change, bool); 8] = [
             (|_| (), true),
             (|directory| directory.unbind(at(1), 1, 5), false),
             (|directory| directory.unbind(at(1), 1, 6), true),
             (|directory| directory.unbind_all(at(1), 1), false),
             (|directory| directory.set_refresh(at(1), 1, 5, None, None), false),
             (|directory| directory.move_binding(at(1), 5, flow(5070)), false),
+            (|directory| directory.bind(1, b"x", binding(5, 100), 9).expect("room"), false),
             (
                 |directory| {
                     let elsewhere = Binding { backend: BackendId(4), ..binding(5, 3_600) };
@@ -321,11 +374,45 @@ mod tests {
     }
 
     #[test]
+    fn what_the_backend_drops_or_ends_sooner_is_forgotten() {
+        for (lasts, holds) in
+            [(Some(4_000), true), (Some(3_600), true), (Some(3_595), true), (Some(3_594), false), (None, false)]
+        {
+            let directory = granted();
+            grant(&directory, &Asked { id: 6, ..asked(2) }, 3_600);
+            directory.keep_refreshes(1, |binding| if binding.id == 5 { lasts.map(at) } else { Some(at(3_600)) });
+            let known = [5, 6].map(|id| left(&directory, 1, &Asked { id, ..asked(3) }).is_some());
+            assert_eq!(known, [holds, true], "{lasts:?}");
+        }
+    }
+
+    #[test]
+    fn the_other_contacts_are_those_that_the_backend_listed_last() {
+        let directory = granted();
+        for id in [6, 7, 8] {
+            directory.bind(1, b"x", binding(id, 600), 9).expect("room");
+        }
+        let others = |second: u64| {
+            let ends = |person: &Person| person.contacts_but(at(second), 5).map(|(_, until)| until).collect::<Vec<_>>();
+            directory.with_person(1, ends)
+        };
+        assert_eq!(others(1), Some(Vec::new()));
+        directory.keep_refreshes(1, |binding| match binding.id {
+            5 => Some(at(3_600)),
+            6 => Some(at(400)),
+            7 => Some(at(900)),
+            _ => None,
+        });
+        assert_eq!(others(1), Some(vec![at(600), at(400)]));
+        assert_eq!(others(400), Some(vec![at(600)]));
+    }
+
+    #[test]
     fn a_sweep_leaves_those_of_live_bindings() {
         let directory = granted();
         grant(&directory, &Asked { id: 6, ..asked(2) }, 60);
         directory.sweep(at(60), &mut Broom::new(0, 1), None);
-        let known = |person: &Person| person.refreshes.0.as_ref().map_or(0, |kept| kept.len());
+        let known = |person: &Person| person.refreshes.0.as_ref().map_or(0, |kept| kept.each.len());
         assert_eq!(directory.with_person(1, known), Some(1));
     }
 

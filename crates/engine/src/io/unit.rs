@@ -34,7 +34,7 @@ pub(crate) fn settings(adjust: impl FnOnce(&mut Farm)) -> Settings {
 
 /// The same at work.
 pub(crate) fn running(adjust: impl FnOnce(&mut Farm)) -> Running {
-    Running::new(settings(adjust), None, at(0), 1)
+    Running::new(settings(adjust), at(0), 1)
 }
 
 /// A UDP listener.

@@ -52,20 +52,27 @@ pub(super) enum Turn {
 }
 
 impl Checks {
-    /// Guardians that stay keep their counts; what others found is forgotten.
-    pub(super) fn configure(&mut self, guardians: &[Arc<Guardian>]) {
+    /// Guardians that stay keep their counts; what others found is forgotten. Gives the guardian that takes the backend out, or
+    /// cuts it, only now for what it found before, and what that was: one that cuts, if there is one.
+    pub(super) fn configure(&mut self, guardians: &[Arc<Guardian>]) -> Option<(Arc<Guardian>, Arc<str>)> {
         let mut before = std::mem::take(&mut self.counted);
-        self.counted = guardians
-            .iter()
-            .map(|guardian| {
-                let known = before.iter().position(|counted| counted.guardian.name == guardian.name);
-                let guardian = Arc::clone(guardian);
-                match known.map(|at| before.swap_remove(at)) {
-                    Some(counted) => Counted { guardian, ..counted },
-                    None => Counted { guardian, down: None, rises: 0, falls: 0, history: VecDeque::new() },
-                }
-            })
-            .collect();
+        let mut newly: Option<(Arc<Guardian>, Arc<str>)> = None;
+        for guardian in guardians {
+            let known = before.iter().position(|counted| counted.guardian.name == guardian.name);
+            let mut counted = match known {
+                Some(at) => before.swap_remove(at),
+                None => Counted::new(Arc::clone(guardian)),
+            };
+            let goes_first = newly.as_ref().is_none_or(|(other, _)| guardian.cut && !other.cut);
+            if counted.follow(guardian)
+                && goes_first
+                && let Some(reason) = &counted.down
+            {
+                newly = Some((Arc::clone(guardian), Arc::clone(reason)));
+            }
+            self.counted.push(counted);
+        }
+        newly
     }
 
     /// Does any guardian hold the backend down? Asked for every request: of a backend that is up nothing but this is read.
@@ -111,6 +118,17 @@ impl Checks {
 }
 
 impl Counted {
+    fn new(guardian: Arc<Guardian>) -> Self {
+        Self { guardian, down: None, rises: 0, falls: 0, history: VecDeque::new() }
+    }
+
+    /// Its guardian is configured like this now. Does it take the backend out, or cut it, only now for what it found before?
+    fn follow(&mut self, guardian: &Arc<Guardian>) -> bool {
+        let (held_down, cut) = (self.holds_down(), self.guardian.cut);
+        self.guardian = Arc::clone(guardian);
+        self.holds_down() && (!held_down || (guardian.cut && !cut))
+    }
+
     fn holds_down(&self) -> bool {
         self.down.is_some() && self.guardian.effect == Effect::Down
     }
@@ -239,6 +257,25 @@ mod tests {
         assert!(!checks.is_down());
         checks.configure(&[second]);
         assert!(!checks.is_down(), "who comes back begins anew");
+    }
+
+    #[test]
+    fn what_was_found_before_takes_out_once_it_counts() {
+        let warns = |name: &str| Guardian { effect: Effect::Warn, ..Guardian::clone(&guardian(name, 1, 1)) };
+        let holds = |name: &str, cut: bool| Arc::new(Guardian { cut, ..Guardian::clone(&guardian(name, 1, 1)) });
+        let mut checks = checks(&["a", "b", "c"].map(|name| Arc::new(warns(name))));
+        for name in ["a", "b"] {
+            turn(&mut checks, name, &failed(name));
+        }
+        let mut newly = |guardians: &[Arc<Guardian>]| {
+            checks.configure(guardians).map(|(guardian, reason)| (guardian.name.to_string(), reason.to_string()))
+        };
+        let of = |name: &str| Some((name.to_owned(), name.to_owned()));
+        assert_eq!(newly(&[holds("c", true), Arc::new(warns("a")), Arc::new(warns("b"))]), None, "c found nothing");
+        assert_eq!(newly(&[holds("a", false), holds("b", true)]), of("b"), "who cuts goes first");
+        assert_eq!(newly(&[holds("a", false), holds("b", true)]), None, "once");
+        assert_eq!(newly(&[holds("a", true), holds("b", true)]), of("a"), "it cuts only now");
+        assert_eq!(newly(&[holds("a", false), holds("d", true)]), None);
     }
 
     #[test]

@@ -86,10 +86,21 @@ impl Health {
         }
     }
 
-    pub(super) fn configure(&mut self, backend: &Backend, guardians: &[Arc<Guardian>]) {
+    /// Takes in the settings. A guardian that held the backend down may have left, or only warn now; one that only warned may
+    /// take it out.
+    pub(super) fn configure(&mut self, now: Instant, backend: &Backend, guardians: &[Arc<Guardian>]) -> Option<Change> {
         self.maintenance = backend.maintenance;
         self.slow_start = backend.slow_start;
-        self.checks.configure(guardians);
+        let (was_alive, was_answering) = (self.is_alive(), self.is_answering());
+        if let Some((guardian, reason)) = self.checks.configure(guardians) {
+            return fell(&guardian, reason, was_answering);
+        }
+        // Who was set aside besides waits for its trial: that nobody looks proves nothing.
+        if was_alive || !self.is_alive() {
+            return None;
+        }
+        self.readmit(now);
+        Some(Change::Up(UpCause::Reconfigured))
     }
 
     pub(super) fn maintenance(&self) -> Maintenance {
@@ -204,10 +215,7 @@ impl Health {
         let (guardian, turn) = self.checks.count(now, guardian, outcome)?;
         let name = Arc::clone(&guardian.name);
         match (turn, guardian.effect) {
-            (Turn::Fell(reason), Effect::Down) => {
-                // Who cuts is heard even where others took it out before.
-                (was_answering || guardian.cut).then_some(Change::Down(DownCause::Check { guardian: name, reason }))
-            }
+            (Turn::Fell(reason), Effect::Down) => fell(&guardian, reason, was_answering),
             (Turn::Fell(reason), Effect::Warn) => Some(Change::Warned { guardian: name, reason }),
             (Turn::Rose, Effect::Warn) => Some(Change::WarningOver { guardian: name }),
             (Turn::Rose, Effect::Down) if !self.checks.is_down() => Some(self.vouch(now, name)),
@@ -402,6 +410,12 @@ impl Health {
     }
 }
 
+/// This guardian takes the backend out. Who cuts is heard even where others took it out before.
+fn fell(guardian: &Guardian, reason: Arc<str>, was_answering: bool) -> Option<Change> {
+    let cause = DownCause::Check { guardian: Arc::clone(&guardian.name), reason };
+    (was_answering || guardian.cut).then_some(Change::Down(cause))
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -428,7 +442,7 @@ mod tests {
 
     fn guarded(guardians: &[Arc<Guardian>]) -> Health {
         let mut health = Health::new();
-        health.configure(&backend("a"), guardians);
+        assert_eq!(health.configure(at(0), &backend("a"), guardians), None, "nothing is known of it yet");
         health
     }
 
@@ -529,12 +543,43 @@ mod tests {
         let mut health = guarded(&[Arc::clone(&first), Arc::clone(&second)]);
         health.on_check(at(0), "b", &failed("no"));
         health.on_check(at(0), "a", &failed("no"));
-        health.configure(&backend("a"), &[first]);
+        let up = Some(Change::Up(UpCause::Reconfigured));
+        assert_eq!(health.configure(at(0), &backend("a"), &[Arc::clone(&first)]), up);
         assert!(health.is_alive());
+        assert_eq!(health.configure(at(1), &backend("a"), &[Arc::clone(&first)]), None, "once");
         let down = Change::Down(down_by("a", "no"));
         assert_eq!(health.on_check(at(1), "a", &failed("no")), Some(down), "its count was kept");
-        health.configure(&backend("a"), &[]);
-        assert!(health.is_alive() && health.standing(at(1)).is_available);
+        let warns = Arc::new(Guardian { effect: Effect::Warn, ..Guardian::clone(&first) });
+        assert_eq!(health.configure(at(2), &backend("a"), &[warns]), up, "now it only warns");
+        let standing = health.standing(at(2));
+        assert_eq!((standing.is_available, standing.ramp), (true, 10), "with slow start");
+    }
+
+    #[test]
+    fn who_is_set_aside_besides_waits_for_its_trial_when_the_guardian_leaves() {
+        let mut health = guarded(&[guardian("a", 1, 1)]);
+        health.on_check(at(0), "a", &failed("no"));
+        assert_eq!(health.on_unreachable(at(1)), None, "it is down already");
+        assert_eq!(health.configure(at(2), &backend("a"), &[]), None);
+        assert_eq!(health.down_causes(), [DownCause::Unreachable]);
+        assert_eq!(health.on_life(at(3)), Some(Change::Up(UpCause::Answered)));
+    }
+
+    #[test]
+    fn a_guardian_that_warned_takes_out_once_it_is_to() {
+        let takes_out = |cut: bool| Arc::new(Guardian { cut, ..Guardian::clone(&guardian("w", 1, 1)) });
+        let down = |guardian: &str| Some(Change::Down(down_by(guardian, "no")));
+        let mut health = guarded(&[warning("w"), guardian("a", 1, 1)]);
+        health.on_check(at(0), "w", &failed("no"));
+        assert_eq!(health.configure(at(1), &backend("a"), &[takes_out(false), guardian("a", 1, 1)]), down("w"));
+        assert!(!health.is_alive());
+        // Others held it down before: nothing is new, unless it is cut.
+        for (cut, told) in [(false, None), (true, down("w"))] {
+            let mut held = guarded(&[warning("w"), guardian("a", 1, 1)]);
+            held.on_check(at(0), "w", &failed("no"));
+            assert_eq!(held.on_check(at(0), "a", &failed("no")), down("a"));
+            assert_eq!(held.configure(at(1), &backend("a"), &[takes_out(cut), guardian("a", 1, 1)]), told, "{cut}");
+        }
     }
 
     #[test]
@@ -775,7 +820,7 @@ mod tests {
         let mut health = health();
         let mut drained = backend("a");
         drained.maintenance = Maintenance::Drain;
-        health.configure(&drained, &[Arc::new(Guardian::options())]);
+        assert_eq!(health.configure(at(0), &drained, &[Arc::new(Guardian::options())]), None);
         assert!(health.is_alive());
         assert_eq!((health.standing(at(0)).ramp, health.part()), (0, Part::Out));
     }

@@ -356,12 +356,12 @@ mod tests {
         let ask = Ask::default();
         let home = world.choose(at(0), &ask);
         world.farm.backends[home].maintenance = Maintenance::Drain;
-        world.states[home].configure(&world.farm.backends[home], &[Arc::new(Guardian::options())]);
+        world.states[home].configure(at(0), &world.farm.backends[home], &[Arc::new(Guardian::options())]);
         assert_ne!(world.choose(at(0), &ask), home);
         assert_eq!(world.states[home].state_name(at(0)), "drain");
         assert!(world.states[home].is_alive(at(0)));
         world.farm.backends[home].maintenance = Maintenance::Off;
-        world.states[home].configure(&world.farm.backends[home], &[Arc::new(Guardian::options())]);
+        world.states[home].configure(at(0), &world.farm.backends[home], &[Arc::new(Guardian::options())]);
         assert_eq!(world.choose(at(0), &ask), home);
     }
 

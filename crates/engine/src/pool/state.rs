@@ -85,11 +85,13 @@ impl BackendState {
         }
     }
 
-    /// Takes in the settings, at the start and on every reload. Load and health stay, but for what guardians found that left.
-    pub fn configure(&self, backend: &Backend, guardians: &[Arc<Guardian>]) {
+    /// Takes in the settings, at the start and on every reload. Load and health stay, but for what guardians found that left, or
+    /// that take it out only now.
+    pub fn configure(&self, now: Instant, backend: &Backend, guardians: &[Arc<Guardian>]) -> Option<Event> {
         self.max_calls.store(u64::from(backend.max_calls), SeqCst);
         self.rate.configure(backend.max_rate);
-        self.change_health(|health| health.configure(backend, guardians));
+        let change = self.change_health(|health| health.configure(now, backend, guardians));
+        self.event(change)
     }
 
     pub fn id(&self) -> BackendId {
@@ -484,7 +486,7 @@ mod tests {
         let mut backend = backend("a");
         change(&mut backend);
         let state = Arc::new(BackendState::new(backend.id, at(0)));
-        state.configure(&backend, &[Arc::new(Guardian::options())]);
+        state.configure(at(0), &backend, &[Arc::new(Guardian::options())]);
         state
     }
 
@@ -552,7 +554,7 @@ mod tests {
         let mut tickets: Vec<Option<CallTicket>> = (0..3).map(|_| state.take_call(at(0))).collect();
         let mut lower = backend("a");
         lower.max_calls = 1;
-        state.configure(&lower, &[]);
+        state.configure(at(0), &lower, &[]);
         assert_eq!(state.calls(), 3);
         tickets.truncate(1);
         assert!(state.is_full(at(0), true));
@@ -701,10 +703,10 @@ mod tests {
         assert_eq!(times_out(&world.states[2], at(0)), None, "one of three is gone");
         crate::pool::world::up(&world.states[1], at(1));
         world.farm.backends[1].maintenance = Maintenance::Drain;
-        world.states[1].configure(&world.farm.backends[1], &options);
+        world.states[1].configure(at(2), &world.farm.backends[1], &options);
         assert_eq!(times_out(&world.states[2], at(2)), None);
         world.farm.backends[1].maintenance = Maintenance::Off;
-        world.states[1].configure(&world.farm.backends[1], &options);
+        world.states[1].configure(at(3), &world.farm.backends[1], &options);
         assert!(times_out(&world.states[2], at(3)).is_some(), "two of four");
         // A new pool of the same states counts the same.
         world.rebuild(at(4));
@@ -728,7 +730,7 @@ mod tests {
     #[test]
     fn checks_are_told_by_their_names() {
         let state = state(|_| {});
-        state.configure(&backend("a"), &[guardian("a", 1, 2), guardian("b", 1, 1)]);
+        state.configure(at(0), &backend("a"), &[guardian("a", 1, 2), guardian("b", 1, 1)]);
         let id = state.id();
         assert_eq!(state.on_check(at(1), "a", &failed("odd")), None);
         assert!(state.is_undecided("a") && !state.is_undecided("b"));
@@ -742,6 +744,9 @@ mod tests {
         assert_eq!(state.on_check(at(4), "b", &good()), None);
         let up = Event::BackendUp { backend: id, cause: UpCause::Check("a".into()) };
         assert_eq!(state.on_check(at(5), "a", &good()), Some(up));
+        assert!(state.on_check(at(6), "b", &failed("gone")).is_some());
+        let up = Event::BackendUp { backend: id, cause: UpCause::Reconfigured };
+        assert_eq!(state.configure(at(7), &backend("a"), &[guardian("a", 1, 2)]), Some(up));
         assert!(!state.is_cut_by("a"));
     }
 

@@ -29,7 +29,7 @@ impl World {
             .iter()
             .map(|backend| {
                 let state = Arc::new(BackendState::new(backend.id, at(0)));
-                state.configure(backend, &[Arc::new(Guardian::options())]);
+                state.configure(at(0), backend, &[Arc::new(Guardian::options())]);
                 state
             })
             .collect();

@@ -2,24 +2,38 @@
 //!
 //! A backend hears, and grants, the phone's own time; the phone hears of `max_expires` at most. When it comes back early and says
 //! nothing new ([`Candidate`]), it is answered from the directory ([`Refreshing`]); all else goes to the backend.
+//!
+//! What a backend granted one phone of a user is believed until it says otherwise to another: an answer that lists the phone
+//! no more, or for less time, sends its next refresh to the backend. A registrar that lists nobody but the phone it answers
+//! cannot be told from one that drops the others, and hears each refresh of a user with several phones.
 
-use super::{OUTBOUND_LINES, contact_id, flow_name, speaks_outbound};
+use super::{Learning, OUTBOUND_LINES, Registration, Writing, contact_id, flow_name, id_of, speaks_outbound};
 use crate::decide::{Arrival, registered_aor};
-use crate::directory::{Asked, Fresh, Person};
+use crate::directory::{Asked, Binding, Fresh, Person};
 use crate::identity::Aor;
 use crate::settings::{Farm, Registrations};
-use crate::token::Secrets;
+use crate::token::{RouteKind, Secrets};
 use sip::decimal::Decimal;
 use sip::transaction::KeyClass;
-use sip::{Edits, Instant, Message, Name, NameAddr, Scheme};
+use sip::{Contact, Edits, Instant, Message, Name, NameAddr, Scheme};
 use std::fmt;
 use std::hash::Hasher;
 use std::io::Write;
+use std::num::NonZero;
+use std::time::Duration;
 
 /// What a 2xx says besides the bindings. A refresh that is answered without it would take it away from the phone (RFC 3608 §5,
-/// RFC 7315 §4.1, RFC 3329 §2.3.1).
-const SAID_BESIDES: [&[u8]; 6] =
-    [b"Service-Route", b"P-Associated-URI", b"Path", b"Security-Server", b"Security-Verify", b"Security-Client"];
+/// RFC 7315 §4.1, RFC 3329 §2.3.1, RFC 5626 §4.2.1, RFC 8599 §4.1.1, RFC 7616 §3.5).
+const SAID_BESIDES: [&[u8]; 8] = [
+    b"Service-Route",
+    b"P-Associated-URI",
+    b"Security-Server",
+    b"Security-Verify",
+    b"Security-Client",
+    b"Require",
+    b"Feature-Caps",
+    b"Authentication-Info",
+];
 /// The same for the parameters of a Contact (RFC 5627 §5.3).
 const GRUUS: [&[u8]; 2] = [b"pub-gruu", b"temp-gruu"];
 
@@ -75,6 +89,7 @@ impl<'m> Candidate<'m> {
             id: contact_id(&contact, secrets, aor, rewrites),
             reg_id,
             asker: asker_key(arrival, secrets),
+            credentials: credentials_key(arrival, secrets),
             contact: contact_key(&contact, secrets),
             cseq: message.cseq().number,
             transaction: transaction_key(arrival, secrets),
@@ -114,6 +129,44 @@ impl fmt::Display for Refreshing<'_> {
     }
 }
 
+impl Registration {
+    /// It goes to the backend. Should the answer get lost, nobody knows what the backend made of it.
+    pub(super) fn doubt_refreshes(&self, writing: &Writing<'_>) {
+        if self.longest.is_none() {
+            return;
+        }
+        if self.all {
+            writing.directory.keep_refreshes(self.aor, |_| None);
+        }
+        for offered in &self.contacts {
+            writing.directory.set_refresh(writing.now, self.aor, offered.id, offered.reg_id, None);
+        }
+    }
+
+    /// A 2xx lists all contacts of the user (RFC 3261 §10.3 step 8).
+    pub(super) fn keep_refreshes(&self, learning: &Learning<'_>, response: &Message<'_>) {
+        let Learning { now, secrets, directory, .. } = *learning;
+        let header = response.expires();
+        directory.keep_refreshes(self.aor, |binding| {
+            let seconds = response.contacts().filter_map(|contact| match contact {
+                Contact::Address(address) if self.is_of(&address, binding, secrets) => address.expires().or(header),
+                _ => None,
+            });
+            let longest = seconds.filter(|seconds| *seconds > 0).max()?;
+            Some(now + Duration::from_secs(u64::from(longest)))
+        });
+    }
+
+    /// Is a contact of the answer this binding?
+    fn is_of(&self, address: &NameAddr<'_>, binding: &Binding, secrets: &Secrets) -> bool {
+        match (id_of(address), flow_name(address)) {
+            (Some(id), _) => id == binding.id,
+            (None, Some(_)) => contact_id(address, secrets, self.aor, false) == binding.id,
+            (None, None) => *address.uri_bytes == *binding.contact,
+        }
+    }
+}
+
 /// The seconds that phones of this farm are told at most. A stateless farm knows nothing that it could tell them by.
 pub(crate) fn longest_told(farm: &Farm) -> Option<u32> {
     let longest = farm.max_expires.filter(|_| !farm.stateless)?;
@@ -121,9 +174,18 @@ pub(crate) fn longest_told(farm: &Farm) -> Option<u32> {
 }
 
 /// Does the answer say more of this contact than how long it lasts?
-pub(super) fn says_more(address: &NameAddr<'_>, response: &Message<'_>) -> bool {
+pub(super) fn says_more(address: &NameAddr<'_>, response: &Message<'_>, secrets: &Secrets) -> bool {
     SAID_BESIDES.iter().any(|name| response.named(name).next().is_some())
         || GRUUS.iter().any(|name| address.param(name).is_some())
+        || response.values(Name::Path).any(|value| !is_own_path(value.bytes, secrets))
+        || !response.body().is_empty()
+}
+
+/// RFC 3327 §5.3: the registrar repeats each Path. Ours says nothing to the phone.
+fn is_own_path(value: &[u8], secrets: &Secrets) -> bool {
+    let uri = sip::value::name_addr(value).ok().and_then(|address| address.uri());
+    let route = uri.and_then(|uri| secrets.read_route(uri.user?, b""));
+    route.is_some_and(|route| route.kind == RouteKind::Path)
 }
 
 /// The Expires header of a 2xx.
@@ -177,15 +239,37 @@ fn lasting<'m>(address: &NameAddr<'m>) -> impl Iterator<Item = (&'m [u8], Option
     sip::value::params(address.params).filter(|(name, _)| !name.eq_ignore_ascii_case(b"expires"))
 }
 
-/// Third parties that register for the same user are others, even by the same Call-ID.
+/// Third parties that register for the same user are others, even by the same Call-ID. Who supports something else is answered in
+/// another way, and by another Path calls take another one.
 fn asker_key(arrival: &Arrival<'_>, secrets: &Secrets) -> u64 {
     let message = arrival.message;
-    keyed(secrets, &[message.call_id(), arrival.uri.raw, message.from().uri.raw])
+    let mut hasher = secrets.table_hasher();
+    for part in [message.call_id(), arrival.uri.raw, message.from().uri.raw, message.to().uri.raw] {
+        write_part(part, &mut hasher);
+    }
+    for name in [Name::Supported, Name::Path] {
+        for line in message.all(name) {
+            write_part(line.value, &mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+/// `None`: the phone sends no credentials.
+fn credentials_key(arrival: &Arrival<'_>, secrets: &Secrets) -> Option<NonZero<u64>> {
+    let mut names = arrival.message.credentials().filter_map(|credentials| credentials.username()).peekable();
+    names.peek()?;
+    let mut hasher = secrets.table_hasher();
+    for name in names {
+        write_part(name, &mut hasher);
+    }
+    NonZero::new(hasher.finish())
 }
 
 /// Octet for octet: who writes it in another way is heard by the backend once more.
 fn contact_key(address: &NameAddr<'_>, secrets: &Secrets) -> u64 {
     let mut hasher = secrets.table_hasher();
+    write_part(address.display, &mut hasher);
     hasher.write(address.uri_bytes);
     for (name, value) in lasting(address) {
         hasher.write_u8(0);
@@ -202,20 +286,17 @@ fn transaction_key(arrival: &Arrival<'_>, secrets: &Secrets) -> u64 {
     hasher.finish()
 }
 
-fn keyed(secrets: &Secrets, parts: &[&[u8]]) -> u64 {
-    let mut hasher = secrets.table_hasher();
-    for part in parts {
-        hasher.write(part);
-        hasher.write_u8(0);
-    }
-    hasher.finish()
+fn write_part(part: &[u8], hasher: &mut impl Hasher) {
+    hasher.write(part);
+    hasher.write_u8(0);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::BackendId;
     use crate::io::unit::{VIP, arrive, flow, request, running, secrets};
-    use std::time::Duration;
+    use crate::token::Route;
 
     const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
     const BONNIE: &str = "Contact: <sip:bonnie@10.1.0.1:5060>;x=1;expires=600";
@@ -290,6 +371,11 @@ mod tests {
             ("REGISTER sip:example.com", "REGISTER sip:example.com:5060", false),
             ("From: <sip:bonnie@", "From: <sip:boss@", false),
             ("To: <sip:bonnie@", "To: <sip:clyde@", false),
+            ("To: <sip:bonnie@example.com>", "To: <sip:bonnie@10.0.0.1>", false),
+            ("CSeq: 1", "Supported: gruu\nCSeq: 1", false),
+            ("CSeq: 1", "Path: <sip:edge.example;lr>\nCSeq: 1", false),
+            ("CSeq: 1", "User-Agent: other\nCSeq: 1", true),
+            ("Contact: <", "Contact: \"Bo\" <", false),
             ("bonnie@10.1.0.1:5060>", "bonnie@10.1.0.1:5061>", false),
             (";x=1", ";x=2", false),
             (";x=1", ";x", false),
@@ -303,6 +389,37 @@ mod tests {
             |new: &str| asked_by(|_| (), &first.replace("branch=z9hG4bKc", new)).map(|asked| asked.transaction);
         assert_eq!(repeated("branch=z9hG4bKc"), Some(known.transaction));
         assert_ne!(repeated("branch=z9hG4bKd"), Some(known.transaction));
+    }
+
+    #[test]
+    fn credentials_are_told_apart_by_the_name_that_they_are_for() {
+        let with = |line: &str| asked(|_| (), &format!("{BONNIE}{line}")).expect("plain").credentials;
+        let bonnie = with("\nAuthorization: Digest username=\"bonnie\", nonce=\"1\", response=\"2\"");
+        assert_eq!((with(""), bonnie.is_some()), (None, true));
+        assert_eq!(with("\nAuthorization: Digest username=\"bonnie\", nonce=\"3\", response=\"4\""), bonnie);
+        assert_ne!(with("\nAuthorization: Digest username=\"boss\", nonce=\"1\", response=\"2\""), bonnie);
+    }
+
+    #[test]
+    fn only_a_path_of_our_own_says_nothing() {
+        let secrets = secrets();
+        let route = |kind: RouteKind| {
+            let peer = flow(VIP, "10.1.0.1:5060");
+            let (backend, binding, from_tag) = (BackendId(1), 5, 0);
+            let route = Route { kind, paired: false, from_peer: false, backend, peer, binding, from_tag, epoch: 1 };
+            let user = secrets.seal_route(&route, b"");
+            format!("<sip:{}@10.0.0.1;lr>", String::from_utf8_lossy(&user))
+        };
+        for (value, own) in [
+            (route(RouteKind::Path), true),
+            (route(RouteKind::Dialog), false),
+            (route(RouteKind::Path).replace("tdm", "tdn"), false),
+            ("<sip:tdm@edge.example;lr>".to_owned(), false),
+            ("<sip:edge.example;lr>".to_owned(), false),
+            ("edge".to_owned(), false),
+        ] {
+            assert_eq!(is_own_path(value.as_bytes(), &secrets), own, "{value}");
+        }
     }
 
     #[test]

@@ -11,18 +11,23 @@
 //! ```
 //!
 //! Of places the code that counts is 503, whatever the service says of its backends: it is what RFC 3263 names.
+//!
+//! A request that waited through a reload moves as well, by what its service says now.
 
 use super::Core;
 use super::large::Written;
 use crate::context::{Choice, Context, Hop, Placement, Received};
 use crate::counters::Counter;
 use crate::decide::{Arrival, Deaf, Decider, Plan};
+use crate::id::ListenerId;
 use crate::io::{Event, Packet};
 use crate::origin::Origin;
 use crate::running::Running;
+use crate::settings::Farm;
 use crate::table::Id;
 use sip::Instant;
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 impl Core {
     /// When the branch about to start is given up.
@@ -86,6 +91,7 @@ impl Core {
         at: usize,
         code: Option<u16>,
     ) -> bool {
+        renew_placement(running, context);
         let Some(placement) = context.placement.as_deref() else {
             return false;
         };
@@ -119,12 +125,11 @@ impl Core {
 
     /// One more attempt, if one is left and a backend or place is there.
     fn next_branch(&mut self, running: &Running, now: Instant, id: Id, context: &mut Context) -> bool {
+        renew_placement(running, context);
         let Some(mut placement) = context.placement.take() else {
             return false;
         };
-        // The indices may belong to a configuration that is gone.
-        let is_current = placement.generation == running.generation;
-        if placement.attempts_left == 0 || context.cancelled || !is_current {
+        if placement.attempts_left == 0 || context.cancelled {
             return false;
         }
         let planned = self.plan_again(running, now, id, context, &placement.received, |decider, arrival| {
@@ -191,10 +196,55 @@ pub(super) fn placement(running: &Running, arrival: &Arrival<'_>, plan: &Plan) -
     Some(Box::new(Placement {
         received: Received::of(arrival),
         service,
+        service_name: Arc::clone(arrival.farm.running.service_names.get(service)?),
         generation: running.generation,
         attempts_left: failover.attempts.min(choices).saturating_sub(1),
         choice,
     }))
+}
+
+/// What is kept of a configuration that is gone is found again in the one that runs. A request for which that fails stays where
+/// it is.
+fn renew_placement(running: &Running, context: &mut Context) {
+    let Some(mut placement) = context.placement.take() else {
+        return;
+    };
+    if placement.generation == running.generation || placement.renew(running, context).is_some() {
+        context.placement = Some(placement);
+    }
+}
+
+impl Placement {
+    /// A reload may give services and backends other indices. `None`: the service is gone, or the listener is another farm's now.
+    fn renew(&mut self, running: &Running, context: &Context) -> Option<()> {
+        let is_of_farm =
+            |listener: ListenerId| running.listener(listener).is_some_and(|(farm, _)| farm.settings.id == context.farm);
+        let farm = running.farm_by_id(context.farm).filter(|_| is_of_farm(self.received.arrived.listener))?;
+        self.service = farm.running.service_names.iter().position(|name| *name == self.service_name)?;
+        self.generation = running.generation;
+        match &mut self.choice {
+            Choice::Backends { tried, affinity, .. } => {
+                *tried = context.branches.iter().filter_map(|branch| branch.hop.index_in(farm.settings)).collect();
+                // Whom these indices meant is not known any more.
+                affinity.clear();
+            }
+            Choice::Places(flows) => {
+                let newest = flows.first().copied();
+                flows.retain(|flow| Some(*flow) == newest || is_of_farm(flow.listener));
+            }
+        }
+        Some(())
+    }
+}
+
+impl Hop {
+    /// The index of the backend, if it is one and still configured.
+    fn index_in(&self, farm: &Farm) -> Option<usize> {
+        let Self::Backend(state) = self else {
+            return None;
+        };
+        farm.backends.iter().position(|backend| backend.id == state.id())
+    }
 }
 
 impl Received {

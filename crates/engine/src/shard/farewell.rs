@@ -28,6 +28,8 @@ const REASON: &[u8] = b"Reason: SIP;cause=503;text=\"Backend down\"\r\n";
 
 /// BYEs that wait for their answers. Further ones are sent once.
 const UNDER_WAY: usize = 10_000;
+/// Of them those to backends. A box that is gone answers none of them, and phones and trunks need places, too.
+const UNDER_WAY_INSIDE: usize = UNDER_WAY / 2;
 
 /// BYEs that begin in one turn, which is so long.
 const A_TURN: usize = 500;
@@ -39,6 +41,8 @@ pub(super) struct Farewells {
     /// Calls whose sides have not been told yet, in order.
     waiting: VecDeque<Parting>,
     under_way: Slab<Bye>,
+    /// How many of them are to backends.
+    under_way_inside: usize,
     turn_ends: Instant,
     /// BYEs that may still begin in this turn.
     room: usize,
@@ -62,6 +66,8 @@ struct Parting {
 struct Bye {
     sequence: u32,
     flow: Flow,
+    /// It is to a backend.
+    inside: bool,
     packet: Packet,
     client: OtherClient,
 }
@@ -131,11 +137,11 @@ impl Core {
 
     fn part(&mut self, running: &Running, now: Instant, parting: &Parting) {
         let peer = if parting.from_peer { Side::Caller } else { Side::Called };
-        if let Some((flow, inside)) = self.flow_to_peer(running, now, parting) {
-            self.say_bye(running, now, flow, inside, &parting.sides.words(peer));
+        if let Some(way) = self.flow_to_peer(running, now, parting) {
+            self.say_bye(running, now, parting, peer, way);
         }
         if let Some(flow) = flow_to_backend(running, parting) {
-            self.say_bye(running, now, flow, true, &parting.sides.words(peer.other()));
+            self.say_bye(running, now, parting, peer.other(), (flow, true));
         }
     }
 
@@ -165,8 +171,16 @@ impl Core {
         farm.flow_towards(true, reach.over(listener.transport)).map(|flow| (flow, true))
     }
 
-    /// Sends one BYE; `inside`: to a backend.
-    fn say_bye(&mut self, running: &Running, now: Instant, flow: Flow, inside: bool, words: &Words<'_>) {
+    /// Sends one BYE to a side of the call; `inside`: to a backend.
+    fn say_bye(
+        &mut self,
+        running: &Running,
+        now: Instant,
+        parting: &Parting,
+        side: Side,
+        (flow, inside): (Flow, bool),
+    ) {
+        let words = parting.sides.words(side);
         let Some((farm, listener)) = running.listener(flow.listener).filter(|_| !words.uri.is_empty()) else {
             return;
         };
@@ -176,16 +190,18 @@ impl Core {
         }
         let sequence = self.next_random() as u32;
         let id = Id { index: self.farewells.under_way.vacant_key() as u32, sequence };
-        let via = self.own_via(id, FAREWELL, flow, &farm.written(listener, flow.local, inside), words.call_id);
-        let packet = self.bye(&via, words);
+        // As in what is forwarded: of a wildcard listener the address that the peer sends to.
+        let local = if flow.local.is_unspecified() { parting.peer.local } else { flow.local };
+        let via = self.own_via(id, FAREWELL, flow, &farm.written(listener, local, inside), words.call_id);
+        let packet = self.bye(&via, &words);
         self.count(Counter::Farewells);
-        if self.farewells.under_way.len() < UNDER_WAY {
+        if self.farewells.has_place(inside) {
             let client = OtherClient::start(now, running.link(&flow), &TIMING);
             if let Some(due) = client.deadline() {
                 self.wheel.arm(due, Timer::Farewell(id));
             }
             let packet = packet.clone();
-            self.farewells.under_way.insert(Bye { sequence, flow, packet, client });
+            self.farewells.begin(Bye { sequence, flow, inside, packet, client });
         } else {
             self.count(Counter::FarewellLimit);
         }
@@ -256,13 +272,23 @@ impl Core {
 }
 
 impl Farewells {
+    fn has_place(&self, inside: bool) -> bool {
+        self.under_way.len() < UNDER_WAY && (!inside || self.under_way_inside < UNDER_WAY_INSIDE)
+    }
+
+    fn begin(&mut self, bye: Bye) {
+        self.under_way_inside += usize::from(bye.inside);
+        self.under_way.insert(bye);
+    }
+
     fn find(&mut self, id: Id) -> Option<&mut Bye> {
         self.under_way.get_mut(id.index as usize).filter(|bye| bye.sequence == id.sequence)
     }
 
     fn end(&mut self, id: Id) {
         if self.find(id).is_some() {
-            self.under_way.remove(id.index as usize);
+            let bye = self.under_way.remove(id.index as usize);
+            self.under_way_inside -= usize::from(bye.inside);
         }
     }
 }
@@ -313,14 +339,17 @@ mod tests {
         Sides::of(&sent, &answer).expect("it is short")
     }
 
-    /// One shard, for which so many calls wait.
-    fn parting(calls: usize) -> Shard {
+    /// One shard, for which so many calls wait, each changed by the test.
+    fn parting(calls: usize, change: impl Fn(&mut Parting)) -> Shard {
         let settings = settings(|_| ());
         let backend = settings.farms[0].backends[0].id;
         let mut shard = Shard::new(0, Shared::new(settings, secrets(), 1, at(0), 0, 1));
         let peer = flow(VIP, "10.1.0.1:5060");
-        shard.core.farewells.waiting =
-            (0..calls).map(|_| Parting { backend, from_peer: true, peer, binding: 0, sides: sides() }).collect();
+        for _ in 0..calls {
+            let mut parting = Parting { backend, from_peer: true, peer, binding: 0, sides: sides() };
+            change(&mut parting);
+            shard.core.farewells.waiting.push_back(parting);
+        }
         shard
     }
 
@@ -337,7 +366,7 @@ mod tests {
     #[test]
     fn a_turn_is_for_five_hundred() {
         for (calls, first, second) in [(1, 2, 0), (250, 500, 0), (251, 500, 2), (600, 500, 500)] {
-            let mut shard = parting(calls);
+            let mut shard = parting(calls, |_| ());
             let running = Arc::clone(&shard.running);
             shard.core.say_farewells(&running, at(0));
             assert_eq!(shard.core.counters.value(Counter::Farewells), first, "{calls}");
@@ -348,19 +377,31 @@ mod tests {
         }
     }
 
+    /// Nobody answers. Boxes that are gone leave half of the places to phones.
     #[test]
     fn more_than_can_be_waited_for_are_sent_once() {
-        for (calls, once) in [(4_999, 0), (5_000, 0), (5_001, 2)] {
-            let mut shard = parting(calls);
+        let both: fn(&mut Parting) = |_| ();
+        let boxes: fn(&mut Parting) = |parting| parting.peer.connection = ConnectionId::GONE;
+        let phones: fn(&mut Parting) = |parting| parting.backend = BackendId(0);
+        for (change, calls, farewells, once) in [
+            (both, 5_000, 10_000, 0),
+            (both, 5_001, 10_002, 2),
+            (boxes, 5_000, 5_000, 0),
+            (boxes, 5_001, 5_001, 1),
+            (phones, 10_000, 10_000, 0),
+            (phones, 10_001, 10_001, 1),
+        ] {
+            let mut shard = parting(calls, change);
             let running = Arc::clone(&shard.running);
             shard.core.say_farewells(&running, at(0));
-            sent_until(&mut shard, at(3_000));
+            sent_until(&mut shard, at(6_000));
             let value = |counter: Counter| shard.core.counters.value(counter);
-            assert_eq!((value(Counter::Farewells), value(Counter::FarewellLimit)), (2 * calls as u64, once));
-            assert_eq!(shard.core.farewells.under_way.len(), 2 * calls.min(5_000));
+            assert_eq!((value(Counter::Farewells), value(Counter::FarewellLimit)), (farewells, once));
+            assert_eq!(shard.core.farewells.under_way.len() as u64, farewells - once);
             assert!(value(Counter::Retransmissions) > 0);
             sent_until(&mut shard, at(40_000));
-            assert_eq!((shard.core.farewells.under_way.len(), shard.core.farewells.waiting.len()), (0, 0));
+            let left = &shard.core.farewells;
+            assert_eq!((left.under_way.len(), left.under_way_inside, left.waiting.len()), (0, 0, 0));
         }
     }
 }

@@ -9,10 +9,11 @@ use crate::io::{CheckOutcome, Flow, Packet};
 use crate::pool::BackendState;
 use crate::reach::Reach;
 use crate::running::{FarmView, Running, WrittenAddress, guardians_of};
-use crate::settings::{Backend, Guardian, Transport};
+use crate::settings::{Backend, Guardian, Listener, Transport};
 use crate::table::Id;
 use crate::token::Branch;
 use sip::{Checked, Instant};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,9 @@ pub(super) struct Pinger {
 struct Target {
     state: Arc<BackendState>,
     flow: Flow,
-    /// Our address, as the backend sees it.
+    /// Our own address. At a wildcard listener that is known once an answer has come to it.
+    local: IpAddr,
+    /// The same as the backend sees it.
     written: WrittenAddress,
     guardian: Arc<Guardian>,
     next_at: Instant,
@@ -62,22 +65,23 @@ impl Core {
                 if backend.id.0 as usize % shards != usize::from(self.index) {
                     continue;
                 }
-                let Some((flow, written)) = ping_flow(running, farm, backend) else {
+                let Some((flow, listener)) = ping_flow(running, farm, backend) else {
                     continue;
                 };
                 let asking = guardians_of(farm.settings, backend).into_iter().filter(|known| known.options.is_some());
                 for guardian in asking {
                     let known = before.iter().position(|target| target.is_of(backend, &guardian, &flow));
-                    let (next_at, waiting) = match known.map(|at| before.swap_remove(at)) {
+                    let (next_at, waiting, local) = match known.map(|at| before.swap_remove(at)) {
                         // The interval may have been longer.
-                        Some(target) => (target.next_at.min(now + guardian.interval), target.waiting),
+                        Some(target) => (target.next_at.min(now + guardian.interval), target.waiting, target.local),
                         // The first round comes at once, spread over a second.
-                        None => (now + Duration::from_millis(self.next_random() % 1_000), None),
+                        None => (now + Duration::from_millis(self.next_random() % 1_000), None, flow.local),
                     };
                     self.pinger.targets.push(Target {
                         state: Arc::clone(&farm.running.states[at]),
                         flow,
-                        written: written.clone(),
+                        local,
+                        written: farm.written(listener, local, true),
                         guardian,
                         next_at,
                         waiting,
@@ -165,8 +169,8 @@ impl Core {
         self.send(flow, packet);
     }
 
-    /// An answer to a ping.
-    pub(super) fn pong(&mut self, now: Instant, branch: &Branch, message: &Checked<'_>) {
+    /// An answer to a ping came by `flow`.
+    pub(super) fn pong(&mut self, running: &Running, now: Instant, flow: Flow, branch: &Branch, message: &Checked<'_>) {
         let code = message.status_line().map_or(0, |line| line.code);
         if code < 200 {
             return;
@@ -175,7 +179,8 @@ impl Core {
             self.count(Counter::StrayResponses);
             return;
         };
-        let target = &self.pinger.targets[at];
+        let target = &mut self.pinger.targets[at];
+        target.heard_at(running, flow.local);
         let took = now.saturating_since(sent_at);
         let takes = target.guardian.options.as_ref().is_some_and(|accept| accept.takes(code));
         let outcome = if takes {
@@ -243,13 +248,24 @@ impl Target {
     fn is_of(&self, backend: &Backend, guardian: &Guardian, flow: &Flow) -> bool {
         self.state.id() == backend.id && self.guardian.name == guardian.name && self.flow == *flow
     }
+
+    /// The backend answers to this address of ours.
+    fn heard_at(&mut self, running: &Running, local: IpAddr) {
+        if self.flow.local.is_unspecified()
+            && self.local != local
+            && let Some((farm, listener)) = running.listener(self.flow.listener)
+        {
+            self.local = local;
+            self.written = farm.written(listener, local, true);
+        }
+    }
 }
 
-/// Where a backend is asked, and our address as it sees it.
-fn ping_flow(running: &Running, farm: FarmView<'_>, backend: &Backend) -> Option<(Flow, WrittenAddress)> {
+/// Where a backend is asked, and the listener that asks.
+fn ping_flow<'r>(running: &'r Running, farm: FarmView<'_>, backend: &Backend) -> Option<(Flow, &'r Listener)> {
     let flow = farm.flow_towards(true, Reach::of(backend).by_itself(farm.settings))?;
     let (_, listener) = running.listener(flow.listener)?;
-    Some((flow, farm.written(listener, flow.local, true)))
+    Some((flow, listener))
 }
 
 /// Seconds, where they are whole.
@@ -266,7 +282,8 @@ const UNREACHABLE: &str = "the network says that it is unreachable, or nothing l
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::unit::{secrets, settings};
+    use crate::io::unit::{address, listener, secrets, settings};
+    use crate::io::{Input, Output};
     use crate::shard::Shard;
     use crate::shared::Shared;
     use crate::wheel::RESOLUTION;
@@ -315,6 +332,48 @@ mod tests {
         assert_eq!(shard.core.pinger.targets.len(), 4);
         assert!((4..=8).contains(&sent), "{sent}");
         assert_eq!(shard.core.counters.value(Counter::Pings), 4);
+    }
+
+    /// The next ping to `remote`, and when it leaves.
+    fn next_ping(shard: &mut Shard, remote: &str) -> (Instant, Flow, Packet) {
+        loop {
+            let due = shard.poll_timeout().filter(|due| *due < moment(60_000)).expect("a ping comes within a minute");
+            shard.handle_timeout(due);
+            while let Some(output) = shard.poll_output() {
+                if let Output::Send { flow, packet } = output
+                    && flow.remote == address(remote)
+                {
+                    return (due, flow, packet);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn at_a_wildcard_our_address_is_where_answers_come_in() {
+        let guarded = || {
+            settings(|farm| {
+                farm.listeners = vec![listener("0.0.0.0:5060", true, true)];
+                farm.services[0].guardians = vec![Arc::new(Guardian::options())];
+            })
+        };
+        let shared = Shared::new(guarded(), secrets(), 1, moment(0), 0, 1);
+        let mut shard = Shard::new(0, Arc::clone(&shared));
+        // Nobody has told us yet; from the first answer on it is known, after a reload, too.
+        for ours in ["0.0.0.0:5060", "10.0.0.1:5060", "10.0.0.1:5060"] {
+            let (now, flow, packet) = next_ping(&mut shard, "10.0.1.1:5060");
+            let text = String::from_utf8_lossy(&packet);
+            assert!(text.contains(&format!("\r\nVia: SIP/2.0/UDP {ours};branch=")), "{text}");
+            assert!(text.contains(&format!("\r\nFrom: <sip:ping@{ours}>;tag=")), "{text}");
+            let limits = sip::Limits::default();
+            let request = sip::parse(&packet, &limits).expect("our own request can be read");
+            let mut answer = Vec::new();
+            sip::build::response(&request, 200, None, Some(b"tt"), b"", &mut answer);
+            let flow = Flow { local: address("10.0.0.1:5060").ip(), ..flow };
+            shard.handle_input(now, Input::Datagram { flow, bytes: &answer });
+            shared.replace_settings(now, guarded());
+            shard.begin_batch(now);
+        }
     }
 
     #[test]

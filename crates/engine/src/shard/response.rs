@@ -44,7 +44,7 @@ impl Core {
             if branch.attempt == FAREWELL {
                 self.farewell_answered(now, &branch, message);
             } else {
-                self.pong(now, &branch, message);
+                self.pong(running, now, flow, &branch, message);
             }
             return;
         }

@@ -65,6 +65,7 @@ impl Core {
         };
         let learning = Learning {
             now,
+            secrets: &self.shared.secrets,
             directory: &self.shared.directory,
             limits: &running.settings.limits,
             outages: self.shared.outages.count(),

@@ -2,7 +2,7 @@
 //! that overlooks one of these overlooks an engine that does the same.
 
 use crate::network::Datagram;
-use crate::script::Text;
+use crate::script::{Text, parameter};
 use crate::settings::{VIP, box_address, peer_address};
 use sip::{Instant, Limits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,10 @@ pub enum Sabotage {
     RepeatsAfterAck,
     /// The last octet of each body is another one.
     AltersBody,
+    /// No BYE of its own goes out: the calls of a box that is cut are only forgotten.
+    CutsInSilence,
+    /// A phone whose REGISTER no box has seen is told an hour.
+    PromisesTooLong,
 }
 
 /// Does it, and remembers what it needs for that.
@@ -136,6 +140,18 @@ impl Saboteur {
             Sabotage::RepeatsAfterAck if method == "INVITE" && is_refusal => {
                 self.refusals.insert(text.branch(), datagram.clone());
             }
+            // In all other requests the Via of whoever asked is below ours.
+            Sabotage::CutsInSilence if is_request && method == "BYE" && text.values("Via").len() == 1 => {
+                return Vec::new();
+            }
+            Sabotage::PromisesTooLong if method == "REGISTER" && (is_request || is_success) => {
+                let name = [text.header("Call-ID"), text.header("CSeq")].map(Option::unwrap_or_default).concat();
+                if is_request {
+                    self.known.insert(name.into_bytes());
+                } else if !self.known.contains(name.as_bytes()) {
+                    datagram.bytes = with_an_hour(&text, &datagram.bytes);
+                }
+            }
             Sabotage::AltersBody if !text.body.is_empty() => datagram.bytes = with_another_end(&datagram.bytes),
             _ => {}
         }
@@ -190,6 +206,14 @@ fn with_another_contact(bytes: &[u8]) -> Arc<[u8]> {
         *digit = if *digit == b'0' { b'1' } else { b'0' };
     }
     Arc::from(bytes)
+}
+
+/// The contact lasts an hour.
+fn with_an_hour(text: &Text, bytes: &[u8]) -> Arc<[u8]> {
+    let told = text.header("Contact").and_then(|contact| parameter(contact, "expires")).unwrap_or_default();
+    let line = format!(";expires={told}\r\n");
+    let whole = String::from_utf8_lossy(bytes);
+    Arc::from(whole.replacen(&line, ";expires=3600\r\n", 1).into_bytes())
 }
 
 fn with_another_end(bytes: &[u8]) -> Arc<[u8]> {
@@ -247,6 +271,30 @@ mod tests {
         assert_eq!(comes("ACK"), Vec::<String>::new());
         assert_eq!(comes("OPTIONS"), ["SIP/2.0 486 Answer"]);
         assert_eq!(comes("OPTIONS"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_bye_of_its_own_is_kept() {
+        let bye = Script::new("BYE").build();
+        let below = "Via: SIP/2.0/UDP 10.1.0.2:5060;branch=z9hG4bKbelow";
+        let passed_on = Script::new("BYE").line(below).build();
+        let mut saboteur = Saboteur::new(Sabotage::CutsInSilence);
+        let mut sent = |bytes: Vec<u8>| lines(&saboteur.outgoing(datagram(phone_address(0), bytes))).len();
+        assert_eq!([sent(bye), sent(passed_on)], [0, 1]);
+    }
+
+    #[test]
+    fn a_phone_is_told_an_hour_of_what_no_box_has_seen() {
+        let register = Script::new("REGISTER").cseq(7).build();
+        let told = |saboteur: &mut Saboteur| {
+            let answer = Answer::new(200).line("Contact: <sip:b@10.1.0.1>;expires=30").to(&register);
+            let sent = saboteur.outgoing(datagram(phone_address(0), answer));
+            sent.first().and_then(|sent| Text::read(&sent.bytes).header("Contact").map(str::to_owned))
+        };
+        let mut saboteur = Saboteur::new(Sabotage::PromisesTooLong);
+        assert_eq!(told(&mut saboteur).as_deref(), Some("<sip:b@10.1.0.1>;expires=3600"));
+        saboteur.outgoing(datagram(box_address(0), register.clone()));
+        assert_eq!(told(&mut saboteur).as_deref(), Some("<sip:b@10.1.0.1>;expires=30"));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Registrations as the boxes see them.
 
 use super::Problems;
+use super::circumstances::Circumstances;
 use super::story::Story;
 use crate::network::Party;
 use std::collections::BTreeMap;
 
 /// No box ever sees a second binding of a user: every user of the simulation has one phone.
-pub(super) fn no_box_sees_a_second_binding(stories: &[Story<'_>], problems: &mut Problems) {
+pub(super) fn no_box_sees_a_second_binding(stories: &[Story<'_>], _: &Circumstances, problems: &mut Problems) {
     let mut contacts: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
     for story in stories {
         for one in story.requests_sent().filter(|one| matches!(one.receiver, Some(Party::Pbx(_)))) {

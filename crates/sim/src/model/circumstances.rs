@@ -19,8 +19,23 @@ pub struct Circumstances {
     pub crashes: Vec<(Party, Instant)>,
     /// Boxes that the balancer took for down, and when.
     pub taken_for_down: Vec<(Party, Instant)>,
+    /// Boxes whose calls the balancer had to end.
+    pub cuts: Vec<CutBox>,
+    /// How many boxes there are.
+    pub boxes: usize,
+    /// The seconds that phones are told at most.
+    pub max_expires: Option<u32>,
     /// To whom the balancer sent a 2xx to a REGISTER, and when; read from the wire.
     pub(super) registered: Vec<(Option<Party>, Instant)>,
+}
+
+/// A box was cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CutBox {
+    pub party: Party,
+    pub at: Instant,
+    /// From then on new requests may go there again.
+    pub until: Instant,
 }
 
 impl Circumstances {
@@ -38,14 +53,20 @@ impl Circumstances {
             .flat_map(|(index, pbx)| pbx.crashes().iter().map(move |at| (Party::Pbx(index), *at)));
         let boxes = world.balancer().settings().farms.iter().flat_map(|farm| &farm.backends).map(|backend| backend.id);
         let boxes: Vec<BackendId> = boxes.collect();
+        let party = |backend: BackendId| boxes.iter().position(|known| *known == backend).map(Party::Pbx);
         let taken_for_down = world.balancer().events().iter().filter_map(|(at, event)| match event {
-            Event::BackendDown { backend, .. } => {
-                boxes.iter().position(|known| known == backend).map(|index| (Party::Pbx(index), *at))
-            }
+            Event::BackendDown { backend, .. } => Some((party(*backend)?, *at)),
             _ => None,
         });
+        let cuts = world.balancer().cuts().iter().filter_map(|cut| {
+            Some(CutBox { party: party(cut.backend)?, at: cut.at, until: cut.until.unwrap_or(world.now()) })
+        });
+        let longest = world.balancer().settings().farms.iter().find_map(|farm| farm.max_expires);
         Self {
             taken_for_down: taken_for_down.collect(),
+            cuts: cuts.collect(),
+            boxes: boxes.len(),
+            max_expires: longest.map(|longest| u32::try_from(longest.as_secs()).unwrap_or(u32::MAX)),
             outages: outages.collect(),
             rebound: rebound.collect(),
             crashes: crashes.collect(),
@@ -72,6 +93,16 @@ impl Circumstances {
     /// Whether the balancer took the party for down at any time from `first` to `last`.
     pub(super) fn was_taken_for_down(&self, party: Party, first: Instant, last: Instant) -> bool {
         self.taken_for_down.iter().any(|(down, since)| *down == party && first <= *since && *since <= last)
+    }
+
+    /// Whether the box was cut at any time from `first` to `last`.
+    pub(super) fn was_cut(&self, party: Party, first: Instant, last: Instant) -> bool {
+        self.cuts.iter().any(|cut| cut.party == party && first <= cut.at && cut.at <= last)
+    }
+
+    /// Whether the box is cut at that moment. At the very moments of the cut and of its end nothing can be told.
+    pub(super) fn is_cut(&self, party: Party, at: Instant) -> bool {
+        self.cuts.iter().any(|cut| cut.party == party && cut.at < at && at < cut.until)
     }
 
     pub(super) fn has_moved(&self, party: Party) -> bool {

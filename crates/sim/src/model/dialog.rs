@@ -11,13 +11,13 @@ use std::time::Duration;
 /// An answered INVITE outside a dialog, as one pair of parties saw it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dialog<'a> {
-    caller: Party,
-    callee: Party,
-    from_tag: &'a [u8],
+    pub(super) caller: Party,
+    pub(super) callee: Party,
+    pub(super) from_tag: &'a [u8],
     to_tag: &'a [u8],
     /// When the callee sent its answer, and when that came to the balancer.
-    answered: Instant,
-    began: Instant,
+    pub(super) answered: Instant,
+    pub(super) began: Instant,
     /// When the caller got to know.
     told: Option<Instant>,
     /// The balancer sent its 2xx up.
@@ -77,6 +77,7 @@ pub(super) fn requests_reach_the_other_side(
             if moved_during(circumstances, other, dialog.answered, arrived)
                 || (circumstances.has_moved(other) && !left.is_known_to(other, dialog, arrived))
                 || (circumstances.has_moved(other) && circumstances.may_forget(dialog.began))
+                || (circumstances.has_moved(other) && dialog.was_cut(circumstances, arrived))
             {
                 continue;
             }
@@ -151,7 +152,8 @@ pub(super) fn a_party_that_moved_is_followed(
             let is_known = heard_since(dialog, call, other, moved, arrived)
                 .is_some_and(|heard| !circumstances.may_unlearn(other, heard, arrived))
                 && !circumstances.outage_between(dialog.began, arrived)
-                && is_open(dialog, call, story, arrived);
+                && is_open(dialog, call, story, arrived)
+                && !dialog.was_cut(circumstances, arrived);
             let is_followed = story
                 .requests_sent()
                 .any(|on| on.at == arrived && on.method == one.method && on.receiver == Some(other));
@@ -165,8 +167,13 @@ pub(super) fn a_party_that_moved_is_followed(
 }
 
 impl Dialog<'_> {
+    /// One of its boxes was cut since it was answered, until `last`: the balancer has forgotten the dialog, or will in a moment.
+    fn was_cut(&self, circumstances: &Circumstances, last: Instant) -> bool {
+        [self.caller, self.callee].into_iter().any(|party| circumstances.was_cut(party, self.answered, last))
+    }
+
     /// The party that a request with the tags of this dialog is for.
-    fn receiver_of(&self, story: &Story<'_>, one: &Seen<'_>) -> Option<Party> {
+    pub(super) fn receiver_of(&self, story: &Story<'_>, one: &Seen<'_>) -> Option<Party> {
         let tags = (story.request.from_tag, one.to_tag);
         if tags == (self.from_tag, self.to_tag) {
             Some(self.callee)
@@ -183,14 +190,14 @@ impl Dialog<'_> {
 }
 
 /// A copy of a request inside a dialog that arrived at the balancer, and for whom it is.
-struct Inside<'a> {
-    one: Seen<'a>,
-    arrived: Instant,
-    other: Party,
+pub(super) struct Inside<'a> {
+    pub(super) one: Seen<'a>,
+    pub(super) arrived: Instant,
+    pub(super) other: Party,
 }
 
 /// Hop by hop requests are left out: CANCEL, and the ACK of a refusal.
-fn inside<'a>(dialog: &Dialog<'_>, story: &Story<'a>) -> Vec<Inside<'a>> {
+pub(super) fn inside<'a>(dialog: &Dialog<'_>, story: &Story<'a>) -> Vec<Inside<'a>> {
     let mut inside: Vec<Inside<'a>> = Vec::new();
     for one in story.seen.iter().filter(|one| one.is_request_in() && one.method != Method::Cancel) {
         let Some(other) = dialog.receiver_of(story, one).filter(|other| dialog.other(one.sender) == Some(*other))

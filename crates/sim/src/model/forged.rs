@@ -80,7 +80,7 @@ pub(super) fn strangers_get_refusals_only(story: &Story<'_>, _: &Circumstances, 
 pub(super) fn requests_to_phones_come_from_boxes(story: &Story<'_>, _: &Circumstances, problems: &mut Problems) {
     let direct = story
         .requests_sent()
-        .filter(|one| matches!(one.receiver, None | Some(Party::Phone(_))))
+        .filter(|one| matches!(one.receiver, None | Some(Party::Phone(_))) && !story.is_farewell())
         .find(|one| !story.seen.iter().any(|came| is_of_a_box(came) && came.arrived.is_some_and(|at| at <= one.at)));
     if let Some(one) = direct {
         problems.report(&story.request, one.at, "a request went to a phone that came from no box");

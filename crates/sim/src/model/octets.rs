@@ -19,16 +19,17 @@ pub(super) fn what_is_sent_is_sound(sent: &Sent, fault: Option<Fault>, problems:
     problems.note(format!("the balancer sent a faulty message, at {seconds:.6}: {fault}"));
 }
 
-/// A request that is neither a ping nor of hop by hop making came as it left.
+/// A request that is neither a ping, nor the end of a call that was cut, nor of hop by hop making came as it left.
 pub(super) fn requests_leave_as_they_came(story: &Story<'_>, circumstances: &Circumstances, problems: &mut Problems) {
     let mut known: Vec<&[u8]> = Vec::new();
     for went in story.requests_sent() {
         let is_ping = went.method == Method::Options && story.asked.is_empty();
+        let is_own = is_ping || story.is_farewell();
         // The ACK of a refusal that passed after a restart: the transaction that would have taken it is gone.
         let is_leftover = went.method == Method::Ack
             && story.responses_in().any(|(came, _)| came.code.is_some_and(|code| code >= 300))
             && story.branches.first().is_some_and(|first| circumstances.outage_between(first.sent, went.at));
-        if is_ping || is_leftover || story.is_hop_by_hop(went) || known.contains(&went.bytes) {
+        if is_own || is_leftover || story.is_hop_by_hop(went) || known.contains(&went.bytes) {
             continue;
         }
         known.push(went.bytes);

@@ -120,6 +120,11 @@ impl<'a> Story<'a> {
             .map(|(came, _)| came.branch)
     }
 
+    /// A BYE of the balancer's own making: nobody asked for it.
+    pub(super) fn is_farewell(&self) -> bool {
+        self.asked.is_empty() && self.branches.iter().any(|branch| branch.method == Method::Bye)
+    }
+
     /// A request that opened its transaction: not a retransmission.
     pub(super) fn is_first_copy(&self, one: &Seen<'a>) -> bool {
         self.asked.iter().any(|asked| asked.is_of(one) && one.arrived == Some(asked.first))

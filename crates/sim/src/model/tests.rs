@@ -55,6 +55,13 @@ impl Wire {
         }
     }
 
+    /// What a phone sent last came from an address where it was never heard.
+    pub(super) fn move_the_sender(&mut self) {
+        if let Some(last) = self.sent.iter_mut().rev().find(|sent| matches!(sent.sender, Party::Phone(_))) {
+            last.from = phone_address(998);
+        }
+    }
+
     pub(super) fn model(&self) -> Model<'_> {
         Model::new(self.sent.iter(), self.circumstances.clone())
     }

@@ -5,7 +5,7 @@ use crate::node::{BoxPlan, Crash, PhonePlan};
 use crate::random::Random;
 use crate::settings::{algorithm, one_farm};
 use crate::world::WorldSettings;
-use engine::{Guardian, Registrations, Settings};
+use engine::{Guardian, Maintenance, Registrations, Settings};
 use sip::Instant;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub(super) enum Action {
         weights: [u32; BOXES],
         without: Option<usize>,
     },
+    /// The box with that index is cut; `None`: none is any more.
+    Cut(Option<usize>),
     Forge(Forgery),
 }
 
@@ -77,6 +79,12 @@ pub(super) struct Kind {
     pub(super) reloads: bool,
     /// A box leaves the configuration for a while.
     pub(super) loses_a_box: bool,
+    /// Guardians end the calls of the boxes that they find down.
+    pub(super) guardians_cut: bool,
+    /// A box is cut by its administrator for a while.
+    pub(super) cuts_a_box: bool,
+    /// What phones are told at most.
+    pub(super) max_expires: Option<Duration>,
 }
 
 impl Kind {
@@ -86,13 +94,24 @@ impl Kind {
         let never_doubles = random.chance(250);
         let reloads = random.chance(300);
         let loses_a_box = random.chance(150);
+        // The Path of a box that is not configured is a forged one.
+        let loses_a_box = loses_a_box && !is_calm && !by_path;
+        // Of a box that is not configured it cannot be told whether it is cut.
+        let may_cut = !is_calm && !loses_a_box;
+        let guardians_cut = random.chance(300) && may_cut;
+        let cuts_a_box = random.chance(400) && may_cut;
+        let shortens = random.chance(400);
+        // Phones ask for one to three minutes: some come back often before half of that is over, others soon after.
+        let longest = Duration::from_secs(12 + random.below(29));
         Self {
             is_calm,
             never_doubles: is_calm || never_doubles,
             by_path,
             reloads,
-            // The Path of a box that is not configured is a forged one.
-            loses_a_box: loses_a_box && !is_calm && !by_path,
+            loses_a_box,
+            guardians_cut,
+            cuts_a_box,
+            max_expires: shortens.then_some(longest),
         }
     }
 }
@@ -140,6 +159,7 @@ impl Plan {
         }
         plan.add_absences(phones, random);
         plan.add_reloads(kind, random);
+        plan.add_cut(kind, random);
         plan
     }
 
@@ -232,6 +252,15 @@ impl Plan {
         }
     }
 
+    fn add_cut(&mut self, kind: Kind, random: &mut Random) {
+        if kind.cuts_a_box {
+            let at = moment(random);
+            let pause = random.between(Duration::from_secs(1), Duration::from_secs(15));
+            self.add(at, Action::Cut(Some(random.index(BOXES))));
+            self.add(at + pause, Action::Cut(None));
+        }
+    }
+
     fn add_trouble(&mut self, index: usize, at: Instant, end: Instant, trouble: Trouble) {
         self.add(at, Action::Trouble(index, trouble));
         self.add(end, Action::Trouble(index, Trouble::None));
@@ -249,13 +278,16 @@ pub(super) fn world_settings(random: &mut Random, kind: Kind) -> WorldSettings {
     let interval = random.between(Duration::from_secs(1), Duration::from_secs(4));
     let settings = one_farm(BOXES, |farm| {
         farm.max_call_time = LONGEST_CALL;
+        farm.max_expires = kind.max_expires;
         if kind.by_path {
             farm.registrations = Registrations::Path;
         }
         for service in &mut farm.services {
             service.algorithm = algorithm(policy);
             let timeout = Duration::from_millis(900);
-            service.guardians = vec![Arc::new(Guardian { interval, timeout, rise: 1, fall: 2, ..Guardian::options() })];
+            let cut = kind.guardians_cut;
+            let guardian = Guardian { interval, timeout, rise: 1, fall: 2, cut, ..Guardian::options() };
+            service.guardians = vec![Arc::new(guardian)];
         }
     });
     let shards = 1 + random.index(4);
@@ -279,6 +311,17 @@ pub(super) fn reloaded(settings: &Settings, weights: [u32; BOXES], without: Opti
         let left = farm.backends.len();
         for service in &mut farm.services {
             service.backends = (0..left).collect();
+        }
+    }
+    settings
+}
+
+/// The same settings with that box cut and no other.
+pub(super) fn with_cut(settings: &Settings, cut: Option<usize>) -> Settings {
+    let mut settings = settings.clone();
+    for farm in &mut settings.farms {
+        for (index, backend) in farm.backends.iter_mut().enumerate() {
+            backend.maintenance = if cut == Some(index) { Maintenance::Cut } else { Maintenance::Off };
         }
     }
     settings
@@ -372,7 +415,16 @@ mod tests {
     use super::*;
 
     fn kind() -> Kind {
-        Kind { is_calm: false, never_doubles: false, by_path: false, reloads: true, loses_a_box: true }
+        Kind {
+            is_calm: false,
+            never_doubles: false,
+            by_path: false,
+            reloads: true,
+            loses_a_box: true,
+            guardians_cut: false,
+            cuts_a_box: false,
+            max_expires: None,
+        }
     }
 
     fn actions(kind: Kind, seed: u64) -> Vec<Action> {
@@ -414,6 +466,36 @@ mod tests {
         };
         for seed in 0..20 {
             assert!(!actions(calm, seed).iter().any(fails));
+        }
+    }
+
+    #[test]
+    fn a_box_that_is_cut_comes_back() {
+        let cutting = Kind { loses_a_box: false, cuts_a_box: true, ..kind() };
+        let cuts: Vec<Option<usize>> = actions(cutting, 1)
+            .into_iter()
+            .filter_map(|action| match action {
+                Action::Cut(cut) => Some(cut),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(cuts.iter().map(Option::is_some).collect::<Vec<bool>>(), [true, false]);
+        let settings = world_settings(&mut Random::new(1), cutting).settings;
+        let maintained = |settings: &Settings| -> Vec<bool> {
+            let backends = settings.farms.iter().flat_map(|farm| &farm.backends);
+            backends.map(|backend| backend.maintenance == Maintenance::Cut).collect()
+        };
+        let cut = with_cut(&settings, Some(2));
+        assert_eq!(maintained(&cut), [false, false, true]);
+        assert_eq!(maintained(&with_cut(&cut, None)), [false; 3]);
+    }
+
+    #[test]
+    fn calm_worlds_and_those_that_lose_a_box_cut_none() {
+        for seed in 0..200 {
+            let kind = Kind::draw(&mut Random::new(seed));
+            let cuts = kind.guardians_cut || kind.cuts_a_box;
+            assert!(!cuts || !(kind.is_calm || kind.loses_a_box), "{kind:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use crate::unit::{Sent, Unit};
 use engine::{BackendId, Event, Flow, Guardian, Input, ListenerId, Maintenance, Persistence, Settings, Transport};
 use sim::bench::invite;
 use sim::script::uri_in;
-use sim::settings::{VIP, listener, outside_address};
+use sim::settings::{VIP, backend, listener, outside_address, service};
 use sim::{Answer, Bench, Script, Text, box_address, one_farm, phone_address};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -326,13 +326,48 @@ fn nobody_stays_with_a_box_that_was_cut() {
 
 #[test]
 fn a_call_that_waits_for_a_box_that_is_cut_moves_on() {
-    let mut unit = unit(2);
+    for by_reload in [false, true] {
+        let mut unit = unit(2);
+        waits_for_first_box(&mut unit);
+        let sent = if by_reload {
+            unit.shared.replace_settings(unit.now, maintained(&unit, Maintenance::Cut));
+            next_turn(&mut unit)
+        } else {
+            cut(&mut unit, 0)
+        };
+        assert_eq!(invited(&sent), Some(of_box_at(1)), "by a reload: {by_reload}");
+        assert_eq!(unit.counted("farewells"), 0);
+    }
+}
+
+fn waits_for_first_box(unit: &mut Unit) {
     let first = unit.passes(phone(), &invite("a").build());
     assert_eq!(first.flow, of_box_at(0));
-    let sent = cut(&mut unit, 0);
-    let invited = sent.iter().find(|sent| sent.text.start.starts_with("INVITE ")).expect("the next box gets it");
-    assert_eq!(invited.flow, of_box_at(1));
-    assert_eq!(unit.counted("farewells"), 0);
+}
+
+/// Where an INVITE went.
+fn invited(sent: &[Sent]) -> Option<Flow> {
+    sent.iter().find(|sent| sent.text.start.starts_with("INVITE ")).map(|sent| sent.flow)
+}
+
+/// The index of the box that was tried is that of the only one left.
+#[test]
+fn it_moves_on_though_the_reload_numbers_services_and_boxes_anew() {
+    let mut unit = unit(3);
+    waits_for_first_box(&mut unit);
+    let mut settings = maintained(&unit, Maintenance::Cut);
+    for farm in &mut settings.farms {
+        farm.backends.remove(1);
+        farm.backends.reverse();
+        farm.backends.push(backend("pbx4", box_address(3)));
+        for service in &mut farm.services {
+            service.backends = vec![0, 1];
+        }
+        farm.services.insert(0, service("other", vec![2]));
+    }
+    unit.shared.replace_settings(unit.now, settings);
+    let sent = next_turn(&mut unit);
+    assert_eq!(invited(&sent), Some(of_box_at(2)));
 }
 
 /// One box does not answer its first OPTIONS. Four shards have a part of the calls each.

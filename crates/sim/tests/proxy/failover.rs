@@ -2,10 +2,11 @@
 //! moves.
 
 use crate::steps::{
-    SILENCE, bench, call, calls, client, counted, events, heard, millis, name, outage, register, seconds,
+    SILENCE, bench, call, calls, client, counted, events, heard, millis, name, of_box, outage, register, seconds,
 };
-use engine::{BackendId, Event, FarmId};
+use engine::{BackendId, Egress, Event, Failover, Farm, FarmId, Place, Service, Transport};
 use sim::bench::invite;
+use sim::settings::{backend, peer_address, service, trunk};
 use sim::{Answer, Bench, Datagram, Script, Text, box_address, one_farm};
 
 /// A request's first box answers it so: did another box get it, and what did the client hear?
@@ -191,19 +192,80 @@ fn a_reload_is_taken_up_at_once() {
     }
 }
 
-/// Its indices belong to the configuration before, and may name other boxes now.
+fn reload(bench: &mut Bench, change: impl FnOnce(&mut Farm)) {
+    let mut settings = bench.balancer().settings().clone();
+    change(settings.farms.first_mut().expect("the bench has a farm"));
+    let now = bench.now();
+    bench.balancer().replace_settings(now, settings);
+}
+
+/// The boxes stand in another order, and before their service another one with a box of its own, where no answer speaks of it.
+fn number_anew(farm: &mut Farm) {
+    farm.backends.reverse();
+    let failover = Failover { codes: Vec::new(), ..Failover::default() };
+    farm.services.insert(0, Service { failover, ..service("other", vec![farm.backends.len()]) });
+    farm.backends.push(backend("another", box_address(9)));
+}
+
 #[test]
-fn a_request_from_before_a_reload_does_not_move() {
-    for reloaded in [true, false] {
+fn a_request_that_waited_through_a_reload_moves_as_before() {
+    let failures: [fn(&mut Bench, &Datagram); 3] = [
+        |bench, _| bench.advance(millis(2_100)),
+        |bench, request| bench.answer(request, &Answer::new(503)),
+        |bench, request| bench.return_undelivered(request),
+    ];
+    for (index, fail) in failures.into_iter().enumerate() {
+        let mut bench = bench(2);
+        let (first, request) = call(&mut bench);
+        reload(&mut bench, number_anew);
+        fail(&mut bench, &request);
+        assert_eq!(heard(&mut bench, box_address(1 - first)), ["INVITE"], "failure {index}");
+    }
+}
+
+/// The box of the callee comes first; which other boxes hold a binding of hers is not remembered over a reload.
+#[test]
+fn a_request_that_follows_a_binding_moves_after_a_reload_as_well() {
+    for code in [404, 503] {
+        let mut bench = bench(2);
+        let (home, _) = register(&mut bench, "bonnie");
+        bench.send(client(), invite("a").uri("sip:bonnie@example.com").from("<sip:dora@example.com>;tag=d").build());
+        let first = bench.one_to(box_address(home));
+        reload(&mut bench, number_anew);
+        bench.answer(&first, &Answer::new(code));
+        assert_eq!(heard(&mut bench, box_address(1 - home)), ["INVITE"], "{code}");
+    }
+}
+
+#[test]
+fn a_request_out_of_the_farm_that_waited_through_a_reload_moves_to_its_next_place() {
+    let places = [peer_address(0), peer_address(1)];
+    let mut bench = Bench::new(one_farm(1, |farm| {
+        let mut carrier = trunk("carrier", "203.0.113.0/24", peer_address(0));
+        carrier.out.push(Place { transport: Transport::Udp, address: peer_address(1), host: None });
+        farm.trunks = vec![carrier];
+        for service in &mut farm.services {
+            service.egress = vec![Egress::Trunk(0)];
+        }
+    }));
+    bench.send(box_address(0), of_box(0, "INVITE", "a").uri("tel:+15551234").build());
+    let request = bench.one_to(places[0]);
+    reload(&mut bench, number_anew);
+    bench.answer(&request, &Answer::new(503));
+    assert_eq!(heard(&mut bench, places[1]), ["INVITE"]);
+}
+
+#[test]
+fn a_request_whose_service_or_farm_a_reload_took_away_does_not_move() {
+    let changes: [fn(&mut Farm); 2] = [
+        |farm| farm.services.iter_mut().for_each(|service| service.name = "other".to_owned()),
+        |farm| farm.id = FarmId::of("other"),
+    ];
+    for change in changes {
         let mut bench = bench(2);
         let (_, request) = call(&mut bench);
-        if reloaded {
-            let settings = bench.balancer().settings().clone();
-            let now = bench.now();
-            bench.balancer().replace_settings(now, settings);
-        }
+        reload(&mut bench, change);
         bench.answer(&request, &Answer::new(503));
-        let answers = heard(&mut bench, client());
-        assert_eq!(answers.contains(&"500 INVITE".to_owned()), reloaded);
+        assert!(heard(&mut bench, client()).contains(&"500 INVITE".to_owned()));
     }
 }

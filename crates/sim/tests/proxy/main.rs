@@ -8,6 +8,7 @@ mod dialogs;
 mod egress;
 mod explained;
 mod failover;
+mod farewell;
 mod large;
 mod limits;
 mod max_expires;

@@ -63,12 +63,24 @@ fn registering(cseq: u32) -> Script {
 
 /// The box answers a REGISTER that it got: its contact with these parameters, then these lines.
 fn answers(unit: &mut Unit, sent: &Sent, parameters: &str, lines: &[&str]) -> Text {
-    let uri = sent.text.header("Contact").map(uri_in).unwrap_or_default();
-    let answer = Answer::new(200).line(&format!("Contact: <{uri}>{parameters}"));
+    let answer = Answer::new(200).line(&format!("Contact: <{}>{parameters}", heard_uri(&sent.text)));
     let answer = lines.iter().fold(answer, |answer, line| answer.line(line));
     let up = unit.passes(sent.flow, &answer.to(&sent.bytes));
     assert_eq!(up.text.code(), Some(200));
     up.text
+}
+
+/// The box answers that it keeps these contacts for so many seconds.
+fn lists(unit: &mut Unit, sent: &Sent, contacts: &[(&str, u32)]) {
+    let answer = contacts
+        .iter()
+        .fold(Answer::new(200), |answer, (uri, seconds)| answer.line(&format!("Contact: <{uri}>;expires={seconds}")));
+    assert_eq!(unit.passes(sent.flow, &answer.to(&sent.bytes)).text.code(), Some(200));
+}
+
+/// The contact in a REGISTER, as its box got it.
+fn heard_uri(heard: &Text) -> String {
+    heard.header("Contact").map(uri_in).unwrap_or_default()
 }
 
 #[track_caller]
@@ -77,6 +89,22 @@ fn grants(unit: &mut Unit, flow: Flow, request: &Script, parameters: &str, lines
     assert_eq!(sent.text.code(), None, "a box hears of it");
     let told = answers(unit, &sent, parameters, lines);
     Granted { home: sent.flow.remote, heard: sent.text, told }
+}
+
+/// Another phone of Bonnie's, and its REGISTER with this number.
+fn second(cseq: u32) -> (Flow, Script) {
+    let line = "Contact: <sip:bonnie@10.1.0.2:5060;x>;expires=3600";
+    let script = bare(cseq).call_id("second").branch(&format!("second{cseq}")).line(line);
+    (Flow { remote: phone_address(1), ..phone() }, script)
+}
+
+/// By one of the flows of a phone that names them: where it comes from, the REGISTER, and its contact.
+fn by_flow(cseq: u32, reg_id: u16) -> (Flow, Script, String) {
+    let port = 5_000 + reg_id;
+    let instance = "+sip.instance=\"<urn:uuid:1>\"";
+    let value = format!("<sip:bonnie@10.1.0.1:{port}>;{instance};reg-id={reg_id}");
+    let script = bare(cseq).call_id(&format!("flow{reg_id}")).branch(&format!("f{reg_id}x{cseq}"));
+    (at_port(port), script.line(&format!("Contact: {value};expires=3600")).line("Supported: outbound"), value)
 }
 
 /// A unit where a box has granted her REGISTER with number 5 for an hour.
@@ -202,6 +230,10 @@ fn only_what_says_nothing_new_is_answered() {
         (phone(), bare(6).line("Contact: <sip:bonnie@10.1.0.1:5060>;expires=0"), false),
         (phone(), bare(6).line("Contact: *").line("Expires: 0"), false),
         (phone(), registering(6).line("Require: gruu"), false),
+        (phone(), registering(6).line("Supported: gruu"), false),
+        (phone(), registering(6).line("Path: <sip:edge.example;lr>"), false),
+        (phone(), registering(6).body("text/plain", b"x"), false),
+        (phone(), bare(6).line("Contact: \"Bo\" <sip:bonnie@10.1.0.1:5060>;expires=3600"), false),
     ] {
         let (mut unit, home) = registered();
         unit.advance(seconds(60));
@@ -338,6 +370,9 @@ fn what_a_box_says_besides_is_said_by_the_box_each_time() {
         ("", "P-Associated-URI: <sip:bonnie@example.com>", false),
         ("", "p-associated-uri: <sip:bonnie@example.com>", false),
         ("", "Path: <sip:edge.example;lr>", false),
+        ("", "Require: outbound", false),
+        ("", "Feature-Caps: *;+sip.pns=\"acme\"", false),
+        ("", "Authentication-Info: qop=auth, rspauth=\"6629fae4\"", false),
         ("", "Security-Server: tls;q=0.2", false),
         (";pub-gruu=\"sip:bonnie@example.com;gr=1\"", "Supported: gruu", false),
         (";temp-gruu=\"sip:tgruu.7hs@example.com;gr\"", "Supported: gruu", false),
@@ -345,6 +380,80 @@ fn what_a_box_says_besides_is_said_by_the_box_each_time() {
         let mut unit = unit();
         grants(&mut unit, phone(), &registering(5), &format!("{parameters};expires=3600"), &[line]);
         assert_eq!(reached(&mut unit, phone(), &registering(6)).is_none(), answered, "{line} {parameters}");
+    }
+}
+
+#[test]
+fn what_a_box_says_in_a_body_is_said_by_the_box_each_time() {
+    let mut unit = unit();
+    let sent = unit.passes(phone(), &registering(5).build());
+    let answer = Answer::new(200).line(&format!("Contact: <{}>;expires=3600", heard_uri(&sent.text)));
+    unit.passes(sent.flow, &answer.body("text/plain", b"x").to(&sent.bytes));
+    assert_eq!(reached(&mut unit, phone(), &registering(6)), Some(sent.flow.remote));
+}
+
+/// RFC 3327 §5.3: a registrar repeats each Path.
+#[test]
+fn a_path_of_our_own_is_nothing_that_the_phone_would_miss() {
+    for (foreign, answered) in [(None, true), (Some("<sip:edge.example;lr>"), false), (Some("<sip:tdm@h;lr>"), false)] {
+        let mut unit = Unit::new(farm(|farm| farm.registrations = Registrations::Path));
+        let sent = unit.passes(phone(), &registering(5).build());
+        let own = sent.text.header("Path").unwrap_or_default();
+        assert!(own.starts_with("<sip:tdm"), "{own}");
+        let paths: Vec<&str> = foreign.into_iter().chain([own]).collect();
+        let line = format!("Path: {}", paths.join(", "));
+        answers(&mut unit, &sent, HOUR, &[line.as_str()]);
+        assert_eq!(reached(&mut unit, phone(), &registering(6)).is_none(), answered, "{foreign:?}");
+    }
+}
+
+/// Who comes back by another name has a password to show; who sends none has not been asked for it yet.
+#[test]
+fn credentials_of_another_name_are_for_the_box() {
+    let with = |script: Script, name: &str| {
+        script.line(&format!("Authorization: Digest username=\"{name}\", realm=\"r\", nonce=\"n\", response=\"1\""))
+    };
+    for (request, answered) in
+        [(with(registering(6), "bonnie"), true), (registering(6), true), (with(registering(6), "boss"), false)]
+    {
+        let mut unit = unit();
+        grants(&mut unit, phone(), &with(registering(5), "bonnie"), HOUR, &[]);
+        assert_eq!(reached(&mut unit, phone(), &request).is_none(), answered, "{request:?}");
+    }
+}
+
+/// A box that allows one contact drops the first phone for the second.
+#[test]
+fn a_phone_that_the_box_no_longer_lists_is_for_the_box() {
+    for registrations in [Registrations::Contact, Registrations::Path] {
+        for (first_left, answered, listed) in
+            [(Some(3_590), true, 2), (Some(600), false, 2), (Some(0), false, 1), (None, false, 1)]
+        {
+            let mut unit = Unit::new(farm(|farm| farm.registrations = registrations));
+            let first = heard_uri(&grants(&mut unit, phone(), &registering(5), HOUR, &[]).heard);
+            unit.advance(seconds(10));
+            let (flow, request) = second(1);
+            let sent = unit.passes(flow, &request.build());
+            let own = heard_uri(&sent.text);
+            let kept = first_left.map(|left| (first.as_str(), left));
+            let all: Vec<(&str, u32)> = kept.into_iter().chain([(own.as_str(), 3_600)]).collect();
+            lists(&mut unit, &sent, &all);
+            assert_eq!(reached(&mut unit, phone(), &registering(6)).is_none(), answered, "{first_left:?}");
+            let told = unit.passes(flow, &second(2).1.build()).text;
+            assert_eq!((told.code(), told.values("Contact").len()), (Some(200), listed), "{first_left:?}");
+        }
+    }
+}
+
+/// Whatever became of it at the box, nobody has heard.
+#[test]
+fn a_contact_that_the_box_was_asked_about_without_an_answer_is_for_the_box() {
+    let ends: [&[&str]; 2] = [&["Contact: <sip:bonnie@10.1.0.1:5060>;expires=0"], &["Contact: *", "Expires: 0"]];
+    for lines in ends {
+        let (mut unit, home) = registered();
+        let end = lines.iter().fold(bare(6), |script, line| script.line(line));
+        assert_eq!(reached(&mut unit, phone(), &end), Some(home));
+        assert_eq!(reached(&mut unit, phone(), &registering(7)), Some(home), "{lines:?}");
     }
 }
 
@@ -382,13 +491,18 @@ fn a_granted_register_that_is_repeated_is_told_a_minute_again() {
 
 #[test]
 fn the_answer_lists_all_contacts_of_the_user() {
-    let (mut unit, _) = registered();
+    let mut unit = unit();
+    let first_uri = heard_uri(&grants(&mut unit, phone(), &registering(5), HOUR, &[]).heard);
     unit.advance(seconds(10));
-    let second = Flow { remote: phone_address(1), ..phone() };
-    let line = "Contact: <sip:bonnie@10.1.0.2:5060;x>;expires=3600";
-    grants(&mut unit, second, &bare(1).call_id("second").branch("second").line(line), ";expires=40", &[]);
+    let (flow, request) = second(1);
+    let sent = unit.passes(flow, &request.build());
+    let second_uri = heard_uri(&sent.text);
+    lists(&mut unit, &sent, &[(first_uri.as_str(), 3_590), (second_uri.as_str(), 40)]);
     let third = bare(1).call_id("third").branch("third").line("Contact: <sip:bonnie@10.1.0.3>;expires=3600");
-    grants(&mut unit, Flow { remote: phone_address(2), ..phone() }, &third, HOUR, &[]);
+    let sent = unit.passes(Flow { remote: phone_address(2), ..phone() }, &third.build());
+    let third_uri = heard_uri(&sent.text);
+    let all = [(first_uri.as_str(), 3_590), (second_uri.as_str(), 40), (third_uri.as_str(), 3_600)];
+    lists(&mut unit, &sent, &all);
     unit.advance(seconds(20));
     let answer = unit.passes(phone(), &registering(6).build()).text;
     let listed = ["<sip:bonnie@10.1.0.1:5060>;expires=60", "<sip:bonnie@10.1.0.3>;expires=60"];
@@ -402,15 +516,8 @@ fn the_answer_lists_all_contacts_of_the_user() {
 #[test]
 fn flows_with_names_are_answered_each_by_its_own() {
     let mut unit = unit();
-    let register = |cseq: u32, reg_id: u16| {
-        let port = 5_000 + reg_id;
-        let instance = "+sip.instance=\"<urn:uuid:1>\"";
-        let value = format!("<sip:bonnie@10.1.0.1:{port}>;{instance};reg-id={reg_id}");
-        let script = bare(cseq).call_id(&format!("flow{reg_id}")).branch(&format!("f{reg_id}x{cseq}"));
-        (at_port(port), script.line(&format!("Contact: {value};expires=3600")).line("Supported: outbound"), value)
-    };
     for reg_id in [1, 2] {
-        let (flow, request, value) = register(5, reg_id);
+        let (flow, request, value) = by_flow(5, reg_id);
         let told = grants(&mut unit, flow, &request, HOUR, &[]).told;
         let contact = told.header("Contact").unwrap_or_default();
         assert!(contact.starts_with(&value[..26]) && contact.contains(&format!("reg-id={reg_id}")), "{contact}");
@@ -418,7 +525,7 @@ fn flows_with_names_are_answered_each_by_its_own() {
     }
     unit.advance(seconds(50));
     for reg_id in [1, 2, 1] {
-        let (flow, request, value) = register(6, reg_id);
+        let (flow, request, value) = by_flow(6, reg_id);
         let answer = unit.passes(flow, &request.build());
         assert_eq!((answer.flow, answer.text.code()), (flow, Some(200)));
         assert_eq!(answer.text.values("Contact"), [format!("{value};expires=60")]);
@@ -426,8 +533,22 @@ fn flows_with_names_are_answered_each_by_its_own() {
         assert!(lines.iter().all(|(name, value)| answer.text.header(name) == Some(*value)), "{answer:?}");
     }
     // By the other's flow it is something new.
-    let (_, request, _) = register(7, 1);
+    let (_, request, _) = by_flow(7, 1);
     assert!(reached(&mut unit, at_port(5_002), &request).is_some());
+}
+
+/// To the box the flows of a phone are one contact, and the newest REGISTER by any of them says how long it lasts.
+#[test]
+fn a_flow_that_is_granted_less_sends_the_others_to_the_box() {
+    for (granted, answered) in [(3_600, true), (600, false), (30, false)] {
+        let mut unit = unit();
+        for (reg_id, seconds) in [(1, 3_600), (2, granted)] {
+            let (flow, request, _) = by_flow(5, reg_id);
+            grants(&mut unit, flow, &request, &format!(";expires={seconds}"), &[]);
+        }
+        let (flow, request, _) = by_flow(6, 1);
+        assert_eq!(reached(&mut unit, flow, &request).is_none(), answered, "{granted}");
+    }
 }
 
 #[test]

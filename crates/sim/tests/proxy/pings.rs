@@ -296,6 +296,42 @@ fn a_reload_keeps_the_rhythm() {
     }
 }
 
+/// A reload with other guardians.
+fn guard(bench: &mut Bench, guardians: &[Arc<Guardian>]) {
+    let mut settings = bench.balancer().settings().clone();
+    for service in settings.farms.iter_mut().flat_map(|farm| &mut farm.services) {
+        service.guardians = guardians.to_vec();
+    }
+    let now = bench.now();
+    bench.balancer().replace_settings(now, settings);
+}
+
+#[test]
+fn who_is_up_or_down_by_a_reload_is_told_of() {
+    let takes_out = guardian("options", 2, 1, 1);
+    let warns = Arc::new(Guardian { effect: Effect::Warn, ..Guardian::clone(&takes_out) });
+    let up = Event::BackendUp { backend: backend(), cause: UpCause::Reconfigured };
+    let mut bench = Bench::new(pinged(1, 2, 1, 1));
+    let ping = next_ping(&mut bench);
+    bench.answer(&ping, &Answer::new(503));
+    let down = down("OPTIONS answered 503");
+    let mut told = vec![down.clone()];
+    for (guardians, event) in [
+        (vec![Arc::clone(&takes_out)], None),
+        (vec![Arc::clone(&warns)], Some(up.clone())),
+        (vec![takes_out], Some(down)),
+        (Vec::new(), Some(up)),
+        // What it found was forgotten meanwhile.
+        (vec![warns], None),
+    ] {
+        guard(&mut bench, &guardians);
+        told.extend(event);
+        assert_eq!(events(&mut bench), told, "{guardians:?}");
+        let is_down = matches!(told.last(), Some(Event::BackendDown { .. }));
+        assert_eq!(first_box(&mut bench).state, if is_down { "down" } else { "up" });
+    }
+}
+
 /// The box may not be reached from there: it is asked at once.
 #[test]
 fn a_box_is_asked_anew_from_a_new_address() {

@@ -100,6 +100,7 @@ fn told(settings: &Settings, event: &Event) -> Told {
             let (how, guardian) = match cause {
                 UpCause::Check(guardian) => (format!("its checks are good (guardian {guardian})"), &**guardian),
                 UpCause::Answered => ("it answered again".to_owned(), ""),
+                UpCause::Reconfigured => ("no guardian of the new configuration holds it down".to_owned(), ""),
             };
             Told::of_backend(settings, *backend, ("BackendUp", "backend_up"), "is up", how).by(guardian)
         }
@@ -242,60 +243,61 @@ mod tests {
         let (backend, guardian): (BackendId, Arc<str>) = (id(&settings), "call".into());
         let reason: Arc<str> = "busy: 486 Busy Here".into();
         let down = |cause| Event::BackendDown { backend, cause };
-        for (event, kind, guarded, cause, end) in [
+        for (event, kind, guarded, told_as, cause) in [
             (
                 down(DownCause::Check { guardian: Arc::clone(&guardian), reason: Arc::clone(&reason) }),
                 "BackendDown",
                 "call",
+                "is down: ",
                 "busy: 486 Busy Here (guardian call)",
-                "is down: busy: 486 Busy Here (guardian call)",
             ),
             (
                 down(DownCause::Failing { per_cent: 62 }),
                 "BackendDown",
                 "",
+                "is down: ",
                 "62 % of its answers say that it failed",
-                "is down: 62 % of its answers say that it failed",
             ),
             (
                 down(DownCause::Slow { ms: 900, median_ms: 40 }),
                 "BackendDown",
                 "",
+                "is down: ",
                 "it answers after 900 ms, where others of its pool need 40 ms",
-                "is down: it answers after 900 ms, where others of its pool need 40 ms",
             ),
             (
                 Event::BackendUp { backend, cause: UpCause::Check(Arc::clone(&guardian)) },
                 "BackendUp",
                 "call",
+                "is up: ",
                 "its checks are good (guardian call)",
-                "is up: its checks are good (guardian call)",
             ),
+            (Event::BackendUp { backend, cause: UpCause::Answered }, "BackendUp", "", "is up: ", "it answered again"),
             (
-                Event::BackendUp { backend, cause: UpCause::Answered },
+                Event::BackendUp { backend, cause: UpCause::Reconfigured },
                 "BackendUp",
                 "",
-                "it answered again",
-                "is up: it answered again",
+                "is up: ",
+                "no guardian of the new configuration holds it down",
             ),
             (
                 Event::BackendWarned { backend, guardian: Arc::clone(&guardian), reason },
                 "BackendWarned",
                 "call",
+                "stays in use, but: ",
                 "busy: 486 Busy Here (guardian call)",
-                "stays in use, but: busy: 486 Busy Here (guardian call)",
             ),
             (
                 Event::WarningOver { backend, guardian },
                 "WarningOver",
                 "call",
+                "is well again: ",
                 "guardian call has nothing to warn of any more",
-                "is well again: guardian call has nothing to warn of any more",
             ),
         ] {
             let told = told(&settings, &event);
             assert_eq!((told.kind.0, told.guardian.as_str(), told.cause.as_str()), (kind, guarded, cause));
-            assert_eq!(told.message, format!("backend pbx1 (127.0.0.11:5060) of farm pbx {end}"));
+            assert_eq!(told.message, format!("backend pbx1 (127.0.0.11:5060) of farm pbx {told_as}{cause}"));
             assert_eq!((told.farm.as_str(), told.backend.as_str()), ("pbx", "pbx1"));
             let is_bad = matches!(event, Event::BackendDown { .. } | Event::BackendWarned { .. });
             assert_eq!(told.level == LogLevel::Warn, is_bad, "{kind}");

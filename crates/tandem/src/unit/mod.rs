@@ -403,7 +403,12 @@ impl Unit {
         let now = Clock::now();
         let with_calls: Vec<BackendId> = self.shared.snapshot(now).retired.iter().map(|(id, _)| *id).collect();
         lock(&self.retired).follow(&before.settings, settings, &with_calls);
-        self.shared.replace_settings(now, settings.clone());
+        for event in self.shared.replace_settings(now, settings.clone()) {
+            self.hearers.hear(&event);
+        }
+        if let Some(data_plane) = lock(&self.data_plane).as_ref() {
+            data_plane.rouse();
+        }
         self.log.set(next.checked.log);
         *lock(&self.configuration) = Arc::new(next);
         Ok(warnings)

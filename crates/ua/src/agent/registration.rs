@@ -188,8 +188,15 @@ impl Registration {
     }
 
     fn send(&mut self, now: Instant, account: &Account, endpoint: &mut Endpoint) {
-        // The one under way may use further numbers for its credentials, and the same number twice would be a merged request.
-        let taken = if self.pending.is_some() { NUMBERS_OF_ONE } else { 0 };
+        let taken = match self.pending.take() {
+            Some(earlier) => {
+                // What it asks for is not wanted any more: it must not answer a late challenge. It may have used further
+                // numbers for its credentials already, and the same number twice would be a merged request.
+                endpoint.forget_request(earlier);
+                NUMBERS_OF_ONE
+            }
+            None => 0,
+        };
         self.cseq = self.cseq.wrapping_add(1 + taken);
         self.due = None;
         let party = account.address_of_record();

@@ -141,6 +141,15 @@ impl<T> Clients<T> {
         Some(client.task)
     }
 
+    /// Drops all transactions with such a task.
+    pub(crate) fn forget_all(&mut self, is_meant: impl Fn(&T) -> bool) {
+        let meant: Vec<ClientId> =
+            self.entries.iter().filter(|(_, client)| is_meant(&client.task)).map(|(id, _)| *id).collect();
+        for id in meant {
+            self.forget(id);
+        }
+    }
+
     pub(crate) fn on_response(&mut self, now: Instant, response: &Message<'_>, sends: &mut Sends) -> Option<ClientId> {
         let code = response.status_line()?.code;
         let branch = response.top_via()?.branch()?.to_vec();

@@ -57,6 +57,23 @@ fn a_phone_takes_its_binding_back() {
 }
 
 #[test]
+fn a_late_challenge_does_not_bind_again_who_has_left() {
+    let (mut world, pbx, bonnie) = office();
+    world.lose("401 REGISTER", None, 1);
+    world.at(bonnie, UserAgent::register);
+    world.run_for(SECOND / 10);
+    world.at(bonnie, UserAgent::unregister);
+    world.run_for(SECOND / 10);
+    assert_eq!(world.events_of(bonnie), [Event::Unregistered]);
+    let late = world.sent("401 REGISTER")[0].bytes.clone();
+    world.inject(pbx, bonnie, &late);
+    world.run_for(SECOND * 40);
+    assert_eq!(world.sent("REGISTER").len(), 3, "{:?}", world.labels());
+    assert!(world.pbxs[&pbx].bindings().is_empty());
+    assert_eq!(world.agents[&bonnie].poll_timeout(), None);
+}
+
+#[test]
 fn a_wrong_password_fails_once_per_attempt_with_growing_pauses() {
     let mut world = World::new();
     let pbx = world.pbx("one", address(10), None);

@@ -37,7 +37,7 @@ impl Choices {
             .iter()
             .map(|backend| {
                 let state = Arc::new(BackendState::new(backend.id, now));
-                state.configure(backend, &service.guardians);
+                state.configure(now, backend, &service.guardians);
                 state
             })
             .collect();
