@@ -26,6 +26,7 @@ use audio::Talking;
 use clearing::{Clearing, Rest};
 use exchanges::Exchanges;
 use fault::Fault;
+pub(crate) use fault::held_back;
 use record::Record;
 use sip::time::Instant;
 use sip::{Limits, parse};
@@ -57,8 +58,12 @@ pub enum Unreachable {
     Signalling(SocketAddr),
     /// Nothing takes our audio.
     Media,
-    /// A connection could not be made, or is lost: the whole text to tell.
-    Connection(String),
+    /// The connection to the proxy or to the registrar could not be made, or is lost: the whole text to tell.
+    Connection { peer: SocketAddr, text: String },
+    /// This machine did not let this message out, which says nothing of the other side.
+    HeldBack { message: Vec<u8> },
+    /// This machine did not let a packet of our audio out.
+    AudioHeldBack,
 }
 
 /// One check from its start to the last answer it waits for.
@@ -84,8 +89,12 @@ pub struct Probe {
     measured: Figures,
     /// There may be a binding of ours at the registrar.
     is_bound: bool,
+    /// The connection to a registrar that is not the proxy is lost.
+    is_registrar_lost: bool,
     /// Nothing takes our audio.
     is_deaf: bool,
+    /// What came back ended long before what we said.
+    has_ceased: bool,
     is_recording: bool,
     recording: Vec<i16>,
     outputs: VecDeque<Output>,
@@ -131,7 +140,9 @@ impl Probe {
             decided_at: None,
             measured: Figures::default(),
             is_bound: false,
+            is_registrar_lost: false,
             is_deaf: false,
+            has_ceased: false,
             is_recording: false,
             recording: Vec::new(),
             outputs: VecDeque::new(),
@@ -182,7 +193,15 @@ impl Probe {
         match what {
             Unreachable::Signalling(peer) => self.on_closed(now, peer),
             Unreachable::Media => self.is_deaf = true,
-            Unreachable::Connection(text) => self.on_connection_lost(now, text),
+            Unreachable::Connection { peer, text } => self.on_connection_lost(now, peer, text),
+            Unreachable::HeldBack { message } => {
+                if let Ok(message) = parse(&message, &Limits::default())
+                    && message.is_request()
+                {
+                    self.exchanges.on_held_back(&message);
+                }
+            }
+            Unreachable::AudioHeldBack => self.on_audio_held_back(),
         }
         self.drain(now);
     }
@@ -327,7 +346,10 @@ impl Probe {
         match &figures.quality {
             Some(quality) => {
                 let (received, sent) = (quality.received, figures.sent);
-                format!("{received} of {sent} packets came back, MOS {:.1}", quality.mos)
+                // No fault: many a PBX says its piece and is silent then.
+                let ceased = figures.heard_until.filter(|_| self.has_ceased);
+                let last = ceased.map(|time| format!(", the last after {}", seconds(time))).unwrap_or_default();
+                format!("{received} of {sent} packets came back{last}, MOS {:.1}", quality.mos)
             }
             None => Fault::NoAudio { is_closed: self.is_deaf }.to_string(),
         }
@@ -353,9 +375,17 @@ impl Probe {
         let peer = if method == "REGISTER" { self.registrar() } else { self.plan.proxy };
         if self.exchanges.is_heard(method) {
             Fault::Stuck { method, peer, after }
+        } else if self.is_held_back(peer) {
+            Fault::HeldBack { peer }
         } else {
             Fault::Silent { method, peer, after }
         }
+    }
+
+    /// This machine lets nothing out to there.
+    fn is_held_back(&self, peer: SocketAddr) -> bool {
+        let is_untried = |output: &&Output| matches!(output, Output::Message { to, .. } if *to == peer);
+        self.exchanges.is_held_back(peer, self.outputs.iter().filter(is_untried).count())
     }
 
     fn registrar(&self) -> SocketAddr {

@@ -56,6 +56,8 @@ pub struct Figures {
     pub total: Duration,
     /// Packets of audio that were sent.
     pub sent: u64,
+    /// From the answer until the last packet of audio came.
+    pub heard_until: Option<Duration>,
     /// Of the audio that came back; `None` if none came.
     pub quality: Option<Quality>,
 }
@@ -151,6 +153,7 @@ impl Report {
                 "lost": quality.lost,
                 "r": quality.r,
                 "tone": quality.tone,
+                "until": self.figures.heard_until.map(|time| time.as_secs_f64()),
             })
         });
         let ladder: Vec<Value> = self
@@ -300,6 +303,7 @@ mod tests {
                 answer: Some(Duration::from_millis(310)),
                 total: Duration::from_millis(2_600),
                 sent: 100,
+                heard_until: None,
                 quality: None,
             },
             thresholds: vec![threshold(Figure::Answer, "2", "5"), threshold(Figure::Ring, "1", "")],

@@ -17,6 +17,7 @@ mod fault;
 mod run;
 mod trust;
 
+use crate::course::held_back;
 use crate::{Plan, Report};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -101,6 +102,8 @@ pub enum StartError {
     NoEvenPort { address: IpAddr },
     /// The system knows no way to the peer.
     NoRoute { to: SocketAddr, error: String },
+    /// This machine forbids itself to send there.
+    HeldBack { to: SocketAddr },
     /// An IPv4 and an IPv6 address that are to talk to each other.
     Families { ours: IpAddr, theirs: IpAddr },
     /// A file of authorities cannot be used, or a name is none.
@@ -241,6 +244,7 @@ impl fmt::Display for StartError {
             Self::NoRoute { to, error } => {
                 write!(formatter, "no way leads to {}: {error}; `ip route get {}` says more", to.ip(), to.ip())
             }
+            Self::HeldBack { to } => formatter.write_str(&held_back(*to)),
             Self::Families { ours, theirs } => write!(
                 formatter,
                 "{ours} and {theirs} cannot talk to each other: one is IPv4, the other IPv6; give addresses of one kind"

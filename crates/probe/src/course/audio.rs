@@ -8,6 +8,7 @@ use crate::quality::{Quality, Reception};
 use sip::rtp;
 use sip::sdp::{Direction, Session};
 use sip::time::Instant;
+use std::net::SocketAddr;
 use std::time::Duration;
 use ua::CallId;
 
@@ -21,6 +22,15 @@ pub(super) struct Talking {
     reception: Reception,
     /// Packets that really went out: none do while the other side holds the call.
     sent: u64,
+    /// Those of them that this machine did not let out.
+    held_back: u64,
+    /// Where the last one went, and how long after the answer.
+    sent_to: Option<SocketAddr>,
+    spoken_until: Duration,
+    /// How long after the answer the last audio came.
+    heard_until: Option<Duration>,
+    /// Since then comes comfort noise.
+    is_hushed: bool,
     /// Until then we listen, once all is said.
     until: Option<Instant>,
 }
@@ -32,6 +42,8 @@ pub(super) struct Talked {
     pub(super) is_finished: bool,
     quality: Option<Quality>,
     sent: u64,
+    /// Where this machine does not let our audio out to.
+    held_back: Option<SocketAddr>,
     /// What came back was what we said.
     is_echo: bool,
 }
@@ -65,6 +77,11 @@ impl Probe {
             player: Player::new(sounds, source, now),
             reception: self.reception(),
             sent: 0,
+            held_back: 0,
+            sent_to: None,
+            spoken_until: Duration::ZERO,
+            heard_until: None,
+            is_hushed: false,
             until: None,
         }));
         self.speak(now);
@@ -77,6 +94,8 @@ impl Probe {
         while let Some(bytes) = talking.player.poll(now) {
             if let Some(to) = self.agent.remote_media(talking.call) {
                 talking.sent += 1;
+                talking.sent_to = Some(to);
+                talking.spoken_until = now.saturating_since(talking.since);
                 self.record.audio_sent(now, to);
                 self.outputs.push_back(Output::Audio { to, bytes });
             }
@@ -93,8 +112,19 @@ impl Probe {
         let Stage::Talking(talking) = &mut self.stage else { return };
         if let Some(packet) = rtp::read(bytes) {
             talking.reception.on_packet(now, &packet);
+            if packet.payload_type == PCMU {
+                talking.heard_until = Some(now.saturating_since(talking.since));
+            }
+            talking.is_hushed = packet.payload_type == COMFORT_NOISE;
             let from = self.agent.remote_media(talking.call).unwrap_or(self.plan.proxy);
             self.record.audio_heard(now, from);
+        }
+    }
+
+    /// A packet of our audio was not let out.
+    pub(super) fn on_audio_held_back(&mut self) {
+        if let Stage::Talking(talking) = &mut self.stage {
+            talking.held_back += 1;
         }
     }
 
@@ -118,11 +148,16 @@ impl Probe {
             is_finished: talking.player.is_finished(),
             quality,
             sent: talking.sent,
+            held_back: talking.sent_to.filter(|_| talking.held_back * 2 > talking.sent),
             is_echo: talking.reception.hears(talking.source) || quality.is_some_and(|quality| quality.tone),
         };
         if self.is_recording {
             self.recording = talking.reception.samples().to_vec();
         }
+        // Nothing for the last third of the time in which we spoke.
+        let ceased = talking.heard_until.filter(|heard| *heard * 3 < talking.spoken_until * 2);
+        self.has_ceased = ceased.is_some() && !talking.is_hushed;
+        self.measured.heard_until = talking.heard_until;
         self.measured.sent = talked.sent;
         self.measured.quality = quality;
         self.stage = Stage::Over;
@@ -136,7 +171,10 @@ impl Probe {
             Kind::Options { .. } | Kind::Register => 0.0,
         };
         match talked.quality {
-            None if self.plan.wants_audio() => Some(Fault::NoAudio { is_closed: self.is_deaf }),
+            None if self.plan.wants_audio() => Some(match talked.held_back {
+                Some(peer) => Fault::HeldBack { peer },
+                None => Fault::NoAudio { is_closed: self.is_deaf },
+            }),
             Some(quality) if quality.mos < least => Some(Fault::Poor { mos: quality.mos, least }),
             // What is missing at the end shows in no sequence number; of an echo we know how long it has to be.
             Some(quality)
@@ -177,6 +215,8 @@ fn fault_of(session: &Session) -> Option<Fault> {
     }
 }
 
+/// Payload type (RFC 3389).
+const COMFORT_NOISE: u8 = 13;
 /// How long we listen after the last packet.
 const STILL_UNDER_WAY: Duration = Duration::from_millis(200);
 /// Packets of an echo that may still be under way when we hang up.

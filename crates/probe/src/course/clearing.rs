@@ -1,6 +1,7 @@
 //! Leaving nothing behind: no call and no binding.
 
 use super::{Fault, Probe, Stage};
+use crate::plan::Kind;
 use sip::time::Instant;
 use std::net::SocketAddr;
 use ua::CallId;
@@ -75,6 +76,15 @@ impl Probe {
         }
     }
 
+    /// The other side hung up as well, and was told that this is right: the call is over, whatever our BYE gets.
+    pub(super) fn on_their_bye(&mut self, now: Instant) {
+        if let Stage::Clearing(clearing) = &mut self.stage
+            && clearing.call.take().is_some()
+        {
+            self.advance(now);
+        }
+    }
+
     pub(super) fn clear_in_time(&mut self, now: Instant) {
         self.advance(now);
         if now >= self.end {
@@ -108,6 +118,10 @@ impl Probe {
 
     /// Nothing takes our datagrams there.
     pub(super) fn on_closed(&mut self, now: Instant, peer: SocketAddr) {
+        // What never left was returned by this machine's own firewall.
+        if self.is_held_back(peer) {
+            return;
+        }
         let is_proxy = peer == self.plan.proxy;
         let is_registrar = peer == self.registrar();
         let fault = Fault::NothingListens { transport: self.plan.transport, peer };
@@ -148,36 +162,49 @@ impl Probe {
         }
     }
 
-    /// A connection is lost, and with it whatever was under way on it.
-    pub(super) fn on_connection_lost(&mut self, now: Instant, text: String) {
-        // Another connection to the registrar may still be there.
-        let is_elsewhere = self.registrar() != self.plan.proxy;
-        match &self.stage {
-            Stage::Asking | Stage::Registering => {
-                self.is_bound = false;
-                self.blame(now, Fault::Connection(text));
+    /// A connection is lost, and with it whatever was under way on it. What goes over the other one is still done.
+    pub(super) fn on_connection_lost(&mut self, now: Instant, peer: SocketAddr, text: String) {
+        let is_proxy = peer == self.plan.proxy;
+        let is_registrar = peer == self.registrar();
+        // Nothing can remove the binding any more.
+        let leaves_binding = is_registrar && self.is_bound;
+        self.is_bound &= !is_registrar;
+        self.is_registrar_lost |= is_registrar && !is_proxy;
+        match &mut self.stage {
+            Stage::Asking if is_proxy => {
+                self.blame(now, Fault::Connection { text, leaves_binding: false });
                 self.finish(now);
             }
-            Stage::Calling(_) | Stage::Talking(_) => {
-                self.is_bound &= is_elsewhere;
-                self.blame(now, Fault::Connection(text));
-                self.take_talk(now);
+            Stage::Registering if is_registrar => {
+                // Whether there is a binding was not known yet.
+                self.blame(now, Fault::Connection { text, leaves_binding: false });
+                self.finish(now);
+            }
+            Stage::Registering if is_proxy && matches!(self.plan.kind, Kind::Call(_)) => {
+                self.blame(now, Fault::Connection { text, leaves_binding });
                 self.clear(now, Rest::Nothing);
             }
-            Stage::Clearing(_) => {
-                self.blame_uncleared(now);
-                self.forget_what_is_under_way(is_elsewhere);
+            Stage::Calling(calling) if is_proxy || is_registrar => {
+                let rest = if is_proxy { Rest::Nothing } else { Rest::Early(calling.call) };
+                self.blame(now, Fault::Connection { text, leaves_binding });
+                self.clear(now, rest);
+            }
+            Stage::Talking(talking) if is_proxy || is_registrar => {
+                let rest = if is_proxy { Rest::Nothing } else { Rest::Up(talking.call) };
+                self.blame(now, Fault::Connection { text, leaves_binding });
+                self.take_talk(now);
+                self.clear(now, rest);
+            }
+            Stage::Clearing(clearing) => {
+                if is_proxy && clearing.call.take().is_some() {
+                    self.blame(now, Fault::Uncleared { method: "BYE", peer });
+                }
+                if leaves_binding {
+                    self.blame(now, Fault::Uncleared { method: "un-REGISTER", peer });
+                }
                 self.advance(now);
             }
-            Stage::Over => {}
-        }
-    }
-
-    /// No answer can come any more but, `is_elsewhere`, from the registrar to an un-REGISTER that was not sent yet.
-    fn forget_what_is_under_way(&mut self, is_elsewhere: bool) {
-        if let Stage::Clearing(clearing) = &mut self.stage {
-            clearing.call = None;
-            self.is_bound &= is_elsewhere && !clearing.is_leaving;
+            Stage::Asking | Stage::Registering | Stage::Calling(_) | Stage::Talking(_) | Stage::Over => {}
         }
     }
 

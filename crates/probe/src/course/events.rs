@@ -5,7 +5,7 @@ use super::exchanges::Answer;
 use super::{Calling, Fault, Output, Probe, Stage};
 use crate::plan::Kind;
 use sip::time::Instant;
-use sip::{Limits, parse};
+use sip::{Limits, Message, Method, parse};
 use std::net::SocketAddr;
 use ua::{CallId, Event, OptionsAnswer};
 
@@ -33,16 +33,21 @@ impl Probe {
     }
 
     fn send(&mut self, now: Instant, to: SocketAddr, bytes: Vec<u8>) {
+        let message = parse(&bytes, &Limits::default()).ok();
+        let is_register = message.as_ref().is_some_and(|message| message.method() == Method::Register);
+        let is_for_registrar = self.plan.registrar == Some(to) && (is_register || !self.is_registrar_lost);
         // Over connections there is nobody else to send to, whatever a Contact or a Route names.
-        let is_far = self.plan.transport.is_stream() && self.plan.registrar != Some(to);
+        let is_far = self.plan.transport.is_stream() && !is_for_registrar;
         let to = if is_far { self.plan.proxy } else { to };
-        if let Ok(message) = parse(&bytes, &Limits::default())
-            && message.is_request()
-        {
-            self.exchanges.on_request(now, &message);
+        let both_hang_up = message.as_ref().is_some_and(agrees_to_bye);
+        if let Some(request) = message.filter(Message::is_request) {
+            self.exchanges.on_request(now, to, &request);
         }
         self.record.message(now, true, to, &bytes);
         self.outputs.push_back(Output::Message { to, bytes });
+        if both_hang_up {
+            self.on_their_bye(now);
+        }
     }
 
     fn on_event(&mut self, now: Instant, event: &Event) {
@@ -98,8 +103,8 @@ impl Probe {
         let answer = self.exchanges.answer_to("REGISTER").cloned();
         match &self.stage {
             Stage::Registering => {
-                // Where nothing came the binding may be there all the same.
-                self.is_bound = answer.is_none();
+                // Where nothing came, to us or to somebody on the way, the binding may be there all the same.
+                self.is_bound = answer.is_none_or(|answer| matches!(answer.code, 408 | 504));
                 let fault = self.refusal(now, "REGISTER", self.started);
                 self.blame(now, fault);
                 self.clear(now, Rest::Nothing);
@@ -151,7 +156,8 @@ impl Probe {
             }
             Stage::Clearing(clearing) if clearing.call == Some(call) => {
                 if by_us && !(200..300).contains(&code) {
-                    let answer = self.exchanges.answer_to("BYE").cloned();
+                    // That of another branch of a fork may be the last one.
+                    let answer = self.exchanges.answer_to("BYE").filter(|answer| answer.code == code).cloned();
                     self.blame(now, unclear("BYE", answer, self.plan.proxy));
                 }
                 self.call_is_over(now, call);
@@ -181,6 +187,11 @@ impl Probe {
     fn final_answer(&self, method: &str, code: u16) -> Answer {
         self.exchanges.answer_to(method).cloned().unwrap_or_else(|| Answer::of_code(code))
     }
+}
+
+/// We say 200 to a BYE, which only that of our call gets.
+fn agrees_to_bye(message: &Message<'_>) -> bool {
+    message.method() == Method::Bye && message.status_line().is_some_and(|line| line.code == 200)
 }
 
 /// A request that clears up failed: with an answer, or because nothing came.

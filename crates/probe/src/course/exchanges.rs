@@ -6,6 +6,7 @@ use sip::build::reason_phrase;
 use sip::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Requests that are remembered; a run has about ten.
@@ -74,17 +75,24 @@ pub(super) struct Exchanges {
 struct Open {
     branch: Vec<u8>,
     method: Vec<u8>,
+    to: SocketAddr,
     at: Instant,
     heard: bool,
+    /// How often it was sent, and how often this machine did not let it out.
+    copies: usize,
+    held_back: usize,
 }
 
 impl Exchanges {
     /// A request of ours goes out, for the first time or again.
-    pub(super) fn on_request(&mut self, now: Instant, request: &Message<'_>) {
+    pub(super) fn on_request(&mut self, now: Instant, to: SocketAddr, request: &Message<'_>) {
         let Some(branch) = request.top_via().and_then(|via| via.branch()) else { return };
         let method = request.method().as_bytes();
-        let is_known = self.open.iter().any(|open| open.branch == branch && open.method == method);
-        if method == b"ACK" || is_known {
+        if method == b"ACK" {
+            return;
+        }
+        if let Some(known) = self.open.iter_mut().find(|open| open.branch == branch && open.method == method) {
+            known.copies += 1;
             return;
         }
         if self.open.len() >= REMEMBERED {
@@ -96,7 +104,17 @@ impl Exchanges {
         } else {
             self.proven.remove(method);
         }
-        self.open.push_back(Open { branch: branch.to_vec(), method: method.to_vec(), at: now, heard: false });
+        let (branch, method) = (branch.to_vec(), method.to_vec());
+        self.open.push_back(Open { branch, method, to, at: now, heard: false, copies: 1, held_back: 0 });
+    }
+
+    /// A request of ours was not let out by this machine.
+    pub(super) fn on_held_back(&mut self, request: &Message<'_>) {
+        let Some(branch) = request.top_via().and_then(|via| via.branch()) else { return };
+        let method = request.method().as_bytes();
+        if let Some(open) = self.open.iter_mut().find(|open| open.branch == branch && open.method == method) {
+            open.held_back += 1;
+        }
     }
 
     /// A response came. What answers no request of ours is passed over.
@@ -128,6 +146,12 @@ impl Exchanges {
     /// Anything came for the last request of this method.
     pub(super) fn is_heard(&self, method: &str) -> bool {
         self.open.iter().rev().find(|open| open.method == method.as_bytes()).is_some_and(|open| open.heard)
+    }
+
+    /// The last request to this peer never left. So many copies of it were not tried yet.
+    pub(super) fn is_held_back(&self, peer: SocketAddr, untried: usize) -> bool {
+        let last = self.open.iter().rev().find(|open| open.to == peer);
+        last.is_some_and(|open| open.held_back > 0 && open.held_back + untried >= open.copies)
     }
 
     /// The last request of this method carried credentials.
@@ -165,13 +189,18 @@ mod tests {
         .into_bytes()
     }
 
+    fn peer() -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 11], 5060))
+    }
+
     fn at(millis: u64) -> Instant {
         Instant::from_micros(millis * 1_000)
     }
 
     fn sent(exchanges: &mut Exchanges, millis: u64, branch: &str, extra: &str) {
         let bytes = message("INVITE sip:c@e SIP/2.0", branch, "1 INVITE", extra);
-        exchanges.on_request(at(millis), &parse(&bytes, &Limits::default()).expect("the request is well-formed"));
+        let request = parse(&bytes, &Limits::default()).expect("the request is well-formed");
+        exchanges.on_request(at(millis), peer(), &request);
     }
 
     fn came(exchanges: &mut Exchanges, millis: u64, branch: &str, status: &str, extra: &str) {
@@ -191,6 +220,24 @@ mod tests {
         sent(&mut exchanges, 55, "z9hG4bKb", "");
         came(&mut exchanges, 56, "z9hG4bKb", "200 OK", "");
         assert_eq!(exchanges.round_trip(), Some(Duration::from_millis(10)));
+    }
+
+    #[test]
+    fn a_request_is_held_back_as_long_as_no_copy_of_it_left() {
+        let mut exchanges = Exchanges::default();
+        let bytes = message("INVITE sip:c@e SIP/2.0", "z9hG4bKa", "1 INVITE", "");
+        let request = parse(&bytes, &Limits::default()).expect("the request is well-formed");
+        assert!(!exchanges.is_held_back(peer(), 0), "nothing was sent");
+        for _ in 0..2 {
+            exchanges.on_request(at(0), peer(), &request);
+            assert!(!exchanges.is_held_back(peer(), 0));
+            exchanges.on_held_back(&request);
+            assert!(exchanges.is_held_back(peer(), 0));
+        }
+        assert!(!exchanges.is_held_back(SocketAddr::from(([10, 0, 0, 12], 5060)), 0));
+        exchanges.on_request(at(1_000), peer(), &request);
+        assert!(exchanges.is_held_back(peer(), 1), "the third one was not tried yet");
+        assert!(!exchanges.is_held_back(peer(), 0), "the third one left");
     }
 
     #[test]

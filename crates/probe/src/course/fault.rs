@@ -50,7 +50,15 @@ pub(super) enum Fault {
         peer: SocketAddr,
     },
     /// In the words of the shell.
-    Connection(String),
+    Connection {
+        text: String,
+        /// Nothing is left to remove our binding with.
+        leaves_binding: bool,
+    },
+    /// This machine let nothing of it out.
+    HeldBack {
+        peer: SocketAddr,
+    },
     NoSession,
     /// A body came, but no audio stream with an address was in it.
     NoStream,
@@ -94,7 +102,7 @@ pub(super) enum Fault {
 impl Fault {
     pub(super) fn state(&self) -> State {
         match self {
-            Self::Interrupted => State::Unknown,
+            Self::Interrupted | Self::HeldBack { .. } => State::Unknown,
             Self::Cut { .. } => State::Warning,
             _ if self.is_of_clearing() => State::Warning,
             _ => State::Critical,
@@ -127,7 +135,11 @@ impl fmt::Display for Fault {
             }
             Self::Rings { after } => write!(f, "rings but nobody answered within {}", seconds(*after)),
             Self::NothingListens { transport, peer } => write!(f, "nothing listens at {transport}:{peer}"),
-            Self::Connection(text) => f.write_str(text),
+            Self::Connection { text, leaves_binding: false } => f.write_str(text),
+            Self::Connection { text, leaves_binding: true } => {
+                write!(f, "{text}; un-REGISTER is not possible any more")
+            }
+            Self::HeldBack { peer } => f.write_str(&held_back(*peer)),
             Self::NoSession => f.write_str("answered without SDP"),
             Self::NoStream => f.write_str("answered with SDP that names no audio stream and address"),
             Self::StreamRefused => f.write_str("answered, but refused the audio stream (port 0)"),
@@ -151,6 +163,14 @@ impl fmt::Display for Fault {
             Self::Unclearable { method, answer } => write!(f, "{method} was refused: {answer}"),
         }
     }
+}
+
+/// What to tell where this machine lets nothing out, and what to do.
+pub(crate) fn held_back(to: SocketAddr) -> String {
+    format!(
+        "this machine lets nothing out to {to}: a rule of its own firewall or routing forbids it, or its firewall tracks as many \
+         connections as it can; see `nft list ruleset`, `iptables -S OUTPUT` and `sysctl net.netfilter.nf_conntrack_count`"
+    )
 }
 
 #[cfg(test)]
@@ -220,6 +240,11 @@ mod tests {
                 Fault::Cut { after: Duration::from_secs(7), sent: 350 },
                 State::Warning,
                 "the audio was not at its end after 7 s (350 packets sent)",
+            ),
+            (
+                Fault::Connection { text: "lost".to_owned(), leaves_binding: true },
+                State::Critical,
+                "lost; un-REGISTER is not possible any more",
             ),
             (Fault::Interrupted, State::Unknown, "interrupted"),
         ];

@@ -1,7 +1,7 @@
 //! One connection: a socket that never blocks, with its wire.
 
 use super::StartError;
-use super::fault::Fault;
+use super::fault::{Fault, is_ours};
 use client::{Terms, Wire};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -45,6 +45,8 @@ impl Connection {
             Err(error) if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {
                 return Err(StartError::of_bind("tcp", from, &error));
             }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(StartError::HeldBack { to }),
+            Err(error) if is_ours(&error) => return Err(StartError::of_bind("tcp", from, &error)),
             Err(error) => return Ok(Err(Fault::of_socket(&error))),
         }
         let socket = TcpStream::from(socket);

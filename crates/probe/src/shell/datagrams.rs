@@ -15,6 +15,17 @@ pub(super) struct Datagrams {
     local: SocketAddr,
 }
 
+/// What became of a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sent {
+    /// It left, or is lost as on the way.
+    Away,
+    /// Nothing can be sent there.
+    NoWay,
+    /// This machine forbids it, or its firewall has no room for it at the moment.
+    HeldBack,
+}
+
 impl Datagrams {
     /// Port 0: any that is free.
     pub(super) fn open(at: SocketAddr) -> Result<Self, StartError> {
@@ -43,23 +54,21 @@ impl Datagrams {
         self.local
     }
 
-    /// False: nothing can be sent there. What is lost otherwise is lost as on the way.
-    pub(super) fn send(&self, to: SocketAddr, octets: &[u8]) -> bool {
+    /// Sends it at once or never.
+    pub(super) fn send(&self, to: SocketAddr, octets: &[u8]) -> Sent {
+        let mut sent = Sent::NoWay;
+        // What the network returned of an earlier datagram is told here once, and this one has not left: the queue of errors says
+        // whose that was. What is told each time is told of this one.
         for _ in 0..SEND_ATTEMPTS {
-            match self.socket.send_to(octets, to) {
-                Ok(_) => return true,
-                // What the network returned of an earlier datagram is told here once, and this one has not left. The queue of
-                // errors says whose that was.
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    if !is_for_good(error.kind()) {
-                        return true;
-                    }
-                }
+            match self.socket.send_to(octets, to).map_err(|error| error.kind()) {
+                Ok(_) => return Sent::Away,
+                Err(ErrorKind::PermissionDenied) => sent = Sent::HeldBack,
+                Err(ErrorKind::ConnectionRefused | ErrorKind::Interrupted) => {}
+                Err(kind) if is_for_good(kind) => {}
+                Err(_) => return Sent::Away,
             }
         }
-        false
+        sent
     }
 
     /// The next datagram: its sender, and how much of `buffer` it fills. `None`: there is none now.
@@ -115,6 +124,7 @@ pub(super) fn towards(to: SocketAddr) -> Result<SocketAddr, StartError> {
         ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
             StartError::NoRoute { to, error: error.to_string() }
         }
+        ErrorKind::PermissionDenied => StartError::HeldBack { to },
         // Our own want of sockets says nothing of the other side.
         _ => StartError::Socket { transport: "udp", address: to, error: error.to_string() },
     })?;
@@ -135,7 +145,7 @@ fn bind(at: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Not merely a full queue somewhere, nor a firewall's table that is full for the moment (EPERM).
+/// Not merely a full queue somewhere.
 fn is_for_good(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -191,7 +201,7 @@ mod tests {
         let (ours, theirs) = (Datagrams::open(loopback()).expect("a port is free"), Datagrams::open(loopback()));
         let theirs = theirs.expect("a port is free");
         let closed = Datagrams::open(loopback()).map(|socket| socket.local()).expect("a port is free");
-        assert!(ours.send(closed, b"nobody hears"));
+        assert_eq!(ours.send(closed, b"nobody hears"), Sent::Away);
         let mut buffer = [0; 64];
         let until = Instant::now() + Duration::from_secs(1);
         let mut returned = None;
@@ -200,15 +210,26 @@ mod tests {
         }
         assert_eq!(returned, Some(closed));
         // Twice, so that an error may be pending when the second is sent and when the answers are read.
-        assert!(ours.send(closed, b"nobody hears") && ours.send(theirs.local(), b"a"));
-        assert!(ours.send(closed, b"nobody hears") && ours.send(theirs.local(), b"b"));
+        for octets in [b"a", b"b"] {
+            let outcomes = [ours.send(closed, b"nobody hears"), ours.send(theirs.local(), octets)];
+            assert_eq!(outcomes, [Sent::Away; 2]);
+        }
         for wanted in [b"a", b"b"] {
             assert_eq!(theirs.receive(&mut buffer), Some((ours.local(), 1)));
             assert!(buffer.starts_with(wanted));
         }
-        assert!(theirs.send(ours.local(), b"c"));
+        assert_eq!(theirs.send(ours.local(), b"c"), Sent::Away);
         assert_eq!(ours.receive(&mut buffer), Some((theirs.local(), 1)));
         assert_eq!(ours.receive(&mut buffer), None);
+    }
+
+    #[test]
+    fn what_this_machine_forbids_is_told_apart() {
+        // The broadcast address of loopback: forbidden to whoever did not ask for broadcasts.
+        let forbidden = SocketAddr::from(([127, 255, 255, 255], 5060));
+        let ours = Datagrams::open(loopback()).expect("a port is free");
+        assert_eq!(ours.send(forbidden, b"nobody hears"), Sent::HeldBack);
+        assert_eq!(towards(forbidden), Err(StartError::HeldBack { to: forbidden }));
     }
 
     #[test]

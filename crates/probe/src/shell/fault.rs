@@ -1,5 +1,6 @@
 //! Why a connection is over, in words.
 
+use nix::errno::Errno;
 use sip::frame::FrameFault;
 use std::fmt;
 use std::io;
@@ -43,6 +44,12 @@ impl Fault {
     }
 }
 
+/// This machine lacks something: that says nothing of the other side.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    let lacking = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
+    error.raw_os_error().is_some_and(|code| lacking.contains(&Errno::from_raw(code)))
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,6 +87,16 @@ mod tests {
     use client::{Terms, Wire};
     use rustls::pki_types::ServerName;
     use std::net::IpAddr;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_held_against_the_other() {
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
+            assert!(is_ours(&io::Error::from(errno)), "{errno}");
+        }
+        for errno in [Errno::ECONNREFUSED, Errno::ETIMEDOUT, Errno::EHOSTUNREACH, Errno::ECONNRESET] {
+            assert!(!is_ours(&io::Error::from(errno)), "{errno}");
+        }
+    }
 
     #[test]
     fn what_is_no_tls_is_told() {

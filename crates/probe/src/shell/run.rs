@@ -1,7 +1,7 @@
 //! One probe at work, with its sockets.
 
 use super::connection::Connection;
-use super::datagrams::{self, Datagrams};
+use super::datagrams::{self, Datagrams, Sent};
 use super::fault::Fault;
 use super::trust::Trusts;
 use super::{Job, Linger, StartError};
@@ -26,6 +26,8 @@ pub(super) struct Run {
     /// How long an interrupted one may clean up.
     reserve: Duration,
     is_told: bool,
+    /// It was interrupted.
+    is_hurried: bool,
 }
 
 /// One socket of a run.
@@ -48,10 +50,10 @@ pub(super) struct Room {
     messages: Vec<Vec<u8>>,
 }
 
-/// The connections that were begun, and what failed at once.
+/// The connections that were begun, and those that failed at once, the one that is needed first before the other.
 struct Begun {
     connections: Vec<Connection>,
-    failed: Option<(SocketAddr, Fault)>,
+    failed: Vec<(SocketAddr, Fault)>,
 }
 
 impl Run {
@@ -62,7 +64,7 @@ impl Run {
             let begun = begin(&job, from, trusts)?;
             (Signalling::Connections(begun.connections), begun.failed)
         } else {
-            (Signalling::Datagrams(Datagrams::open(from)?), None)
+            (Signalling::Datagrams(Datagrams::open(from)?), Vec::new())
         };
         let local = match &signalling {
             Signalling::Datagrams(datagrams) => datagrams.local(),
@@ -77,8 +79,10 @@ impl Run {
         }
         let reserve = reserve(limit);
         let linger = job.linger;
-        let mut run = Self { probe, signalling, media, transport, linger, limit: now + limit, reserve, is_told: false };
-        if let Some((peer, fault)) = failed {
+        let (is_told, is_hurried) = (false, false);
+        let limit = now + limit;
+        let mut run = Self { probe, signalling, media, transport, linger, limit, reserve, is_told, is_hurried };
+        for (peer, fault) in failed {
             run.lose(now, peer, &fault);
         }
         run.advance(now);
@@ -119,7 +123,8 @@ impl Run {
             self.probe.handle_timeout(now);
         }
         self.send(now);
-        if now >= self.limit && !self.probe.is_over() {
+        // Whoever stays and has only now come to its verdict clears up beyond the limit.
+        if now >= self.limit && !self.probe.is_over() && !self.has_news() {
             self.abandon(now);
         }
     }
@@ -139,6 +144,7 @@ impl Run {
     pub(super) fn interrupt(&mut self, now: Instant) {
         self.probe.interrupt(now);
         self.limit = self.limit.min(now + self.reserve);
+        self.is_hurried = true;
         self.send(now);
     }
 
@@ -148,7 +154,7 @@ impl Run {
             return None;
         }
         self.is_told = true;
-        if self.linger == Linger::Stay {
+        if self.linger == Linger::Stay && !self.is_hurried {
             self.limit = now + CLEAN_UP;
         }
         Some(self.probe.report(now))
@@ -221,29 +227,29 @@ impl Run {
         while let Some(output) = self.probe.poll_output() {
             match output {
                 Output::Message { to, bytes } => self.send_message(now, to, &bytes),
-                Output::Audio { to, bytes } => {
-                    if !self.media.send(to, &bytes) {
-                        self.probe.handle_unreachable(now, Unreachable::Media);
-                    }
-                }
+                Output::Audio { to, bytes } => match self.media.send(to, &bytes) {
+                    Sent::Away => {}
+                    Sent::NoWay => self.probe.handle_unreachable(now, Unreachable::Media),
+                    Sent::HeldBack => self.probe.handle_unreachable(now, Unreachable::AudioHeldBack),
+                },
             }
         }
     }
 
     fn send_message(&mut self, now: Instant, to: SocketAddr, message: &[u8]) {
         match &mut self.signalling {
-            Signalling::Datagrams(datagrams) => {
-                if !datagrams.send(to, message) {
-                    self.probe.handle_unreachable(now, Unreachable::Signalling(to));
+            Signalling::Datagrams(datagrams) => match datagrams.send(to, message) {
+                Sent::Away => {}
+                Sent::NoWay => self.probe.handle_unreachable(now, Unreachable::Signalling(to)),
+                Sent::HeldBack => {
+                    self.probe.handle_unreachable(now, Unreachable::HeldBack { message: message.to_vec() });
                 }
-            }
-            // Over connections everything but a REGISTER for another registrar goes to the proxy, whomever it is for.
+            },
             Signalling::Connections(connections) => {
-                let index = connections.iter().position(|connection| connection.peer() == to).unwrap_or(0);
-                let Some(connection) = connections.get_mut(index) else { return };
-                let peer = connection.peer();
+                // What is meant for one that could not be begun must not go to the other.
+                let Some(connection) = connections.iter_mut().find(|one| one.peer() == to) else { return };
                 if let Err(fault) = connection.send(message) {
-                    self.lose(now, peer, &fault);
+                    self.lose(now, to, &fault);
                 }
             }
         }
@@ -259,7 +265,7 @@ impl Run {
             Fault::Refused => format!("nothing listens at {transport}:{peer}"),
             other => format!("the connection to {transport}:{peer} failed: {other}"),
         };
-        self.probe.handle_unreachable(now, Unreachable::Connection(text));
+        self.probe.handle_unreachable(now, Unreachable::Connection { peer, text });
     }
 }
 
@@ -286,17 +292,18 @@ fn own_address(job: &Job) -> Result<SocketAddr, StartError> {
 
 fn begin(job: &Job, from: SocketAddr, trusts: &mut Trusts) -> Result<Begun, StartError> {
     let proxy = job.plan.proxy;
-    let mut connections = Vec::new();
+    let (mut connections, mut failed) = (Vec::new(), Vec::new());
     let registrar = job.plan.registrar.filter(|registrar| *registrar != proxy);
     for peer in std::iter::once(proxy).chain(registrar) {
         let terms = terms(job, peer, trusts)?;
         match Connection::begin(&terms, from, peer)? {
             Ok(connection) => connections.push(connection),
-            // What was meant for one of them must not go to the other.
-            Err(fault) => return Ok(Begun { connections: Vec::new(), failed: Some((peer, fault)) }),
+            Err(fault) => failed.push((peer, fault)),
         }
     }
-    Ok(Begun { connections, failed: None })
+    // The registrar is needed first.
+    failed.reverse();
+    Ok(Begun { connections, failed })
 }
 
 fn terms(job: &Job, peer: SocketAddr, trusts: &mut Trusts) -> Result<Terms, StartError> {

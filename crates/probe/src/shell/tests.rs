@@ -21,6 +21,8 @@ enum Manner {
     Busy,
     /// Answers, and returns what it hears.
     Echo,
+    /// As `Echo`, and says nothing to a BYE.
+    Stubborn,
 }
 
 impl Peer {
@@ -60,9 +62,9 @@ fn serve(manner: Manner, signalling: &UdpSocket, audio: &UdpSocket, over: &Atomi
             let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
             let method = request.split(' ').next().unwrap_or_default().to_owned();
             let answer = match (manner, method.as_str()) {
-                (Manner::Silent, _) | (_, "ACK") => None,
+                (Manner::Silent, _) | (_, "ACK") | (Manner::Stubborn, "BYE") => None,
                 (Manner::Busy, "INVITE") => Some(answer(&request, "486 Busy Here", None)),
-                (Manner::Echo, "INVITE") => {
+                (Manner::Echo | Manner::Stubborn, "INVITE") => {
                     let port = audio.local_addr().expect("it is bound").port();
                     Some(answer(&request, "200 OK", Some((signalling, port))))
                 }
@@ -197,6 +199,45 @@ fn who_stays_reports_first_and_clears_up_in_silence() {
     // Nothing is told twice, however long the rest takes.
     assert!(runner.turn(ms(50)).is_empty());
     peer.end();
+}
+
+#[test]
+fn who_stays_waits_beyond_the_limit_for_the_answer_to_a_bye() {
+    let peer = Peer::new(Manner::Stubborn);
+    let mut runner = Runner::new();
+    let job = Job { linger: Linger::Stay, ..call(peer.address, Transport::Udp, ms(1_600)) };
+    runner.start(job).expect("loopback is there");
+    let (reports, _) = wait_for(&mut runner, 1);
+    let told: Vec<&str> = reports.iter().map(|(_, report)| report.text.as_str()).collect();
+    assert!(matches!(told.as_slice(), [text] if text.contains("but BYE was not answered")), "{told:?}");
+    assert_eq!(runner.running(), 1, "the BYE is repeated still");
+    peer.end();
+}
+
+#[test]
+fn who_stays_is_gone_soon_after_an_interruption() {
+    let peer = Peer::new(Manner::Silent);
+    let mut runner = Runner::new();
+    let job = Job { linger: Linger::Stay, ..call(peer.address, Transport::Udp, ms(2_000)) };
+    runner.start(job).expect("loopback is there");
+    assert!(runner.turn(ms(50)).is_empty());
+    runner.interrupt_all();
+    let begun = std::time::Instant::now();
+    while runner.running() > 0 && begun.elapsed() < PATIENCE {
+        runner.turn(ms(50));
+    }
+    assert!(begun.elapsed() < ms(1_500), "its reserve is half a second, and it took {:?}", begun.elapsed());
+    peer.end();
+}
+
+#[test]
+fn what_this_machine_forbids_says_nothing_of_the_other_side() {
+    // The broadcast address of loopback: forbidden to whoever did not ask for broadcasts.
+    let forbidden = SocketAddr::from(([127, 255, 255, 255], 5060));
+    let here = Some((IpAddr::from([127, 0, 0, 1]), None));
+    let (report, _) = report(Job { local: here, ..call(forbidden, Transport::Udp, ms(400)) });
+    assert_eq!(report.state, State::Unknown, "{}", report.line());
+    assert!(report.text.contains("lets nothing out to 127.255.255.255:5060"), "{}", report.text);
 }
 
 #[test]

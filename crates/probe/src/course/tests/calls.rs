@@ -4,7 +4,7 @@ use super::world::{World, answer_with, answering, call, pbx, plan, reply};
 use crate::plan::{CallPlan, Kind, Plan, Sound};
 use crate::report::{Figure, Range, State, Threshold};
 use crate::{Report, Unreachable};
-use sip::Method;
+use sip::{Method, rtp};
 use std::time::Duration;
 use ua::Answering;
 
@@ -89,6 +89,39 @@ fn silence_is_said_and_is_critical_only_for_who_expects_audio() {
     world.act(|probe, now| probe.handle_unreachable(now, Unreachable::Media));
     let report = world.finish();
     assert_eq!(report.text, "no audio came back, for the audio port is closed");
+}
+
+#[test]
+fn audio_that_ends_early_is_told_and_is_no_fault() {
+    type Arrives = fn(u64) -> bool;
+    let cases: [(Arrives, &str); 3] = [
+        (|packet| packet < 60, "60 of 100 packets came back, the last after 1.2 s, MOS 4."),
+        (|packet| packet < 70, "70 of 100 packets came back, MOS 4."),
+        (|packet| packet % 50 == 0, "2 of 100 packets came back, the last after 1.02 s, MOS 1."),
+    ];
+    for (echo, text) in cases {
+        let mut world = World::home();
+        world.echo = echo;
+        let report = world.run(call_with(true, 0.0));
+        assert_eq!(report.state, State::Ok, "{}", report.line());
+        assert!(report.text.contains(text), "{}", report.text);
+        let until = report.figures.heard_until.expect("audio came").as_secs_f64();
+        assert_eq!(report.json()["audio"]["until"], until);
+    }
+}
+
+#[test]
+fn comfort_noise_is_no_early_end() {
+    let mut world = World::home();
+    world.echo = |packet| packet < 20;
+    world.start(call_with(true, 0.0));
+    world.run_for(Duration::from_secs(1));
+    let mut noise = Vec::new();
+    let packet = rtp::Packet { marker: false, payload_type: 13, sequence: 0, timestamp: 0, ssrc: 1, payload: &[0x40] };
+    rtp::write(&packet, &mut noise);
+    world.act(|probe, now| probe.handle_audio(now, &noise));
+    let report = world.finish();
+    assert!(report.text.contains("20 of 100 packets came back, MOS 4."), "{}", report.text);
 }
 
 #[test]
@@ -198,6 +231,46 @@ fn a_call_that_is_hung_up_early_is_critical_and_one_after_the_last_word_is_not()
             assert_eq!(report.figures.sent, 100);
         }
     }
+}
+
+#[test]
+fn a_call_that_both_sides_hang_up_at_once_is_over_without_a_warning() {
+    let script = |request: &sip::Message<'_>| match request.method() {
+        _ if !request.is_request() => None,
+        // Theirs was first: their call is gone.
+        Method::Bye => Some(reply(request, 481, "")),
+        _ => answer_with(request, &format!("{DESCRIPTION}0\r\n")),
+    };
+    let mut world = World::scripted(script);
+    world.start(plan(call()));
+    for _ in 0..3_000 {
+        if world.wire.iter().any(|label| label == "BYE") {
+            break;
+        }
+        world.run_for(Duration::from_millis(1));
+    }
+    let now = world.now;
+    let ladder = world.probe().report(now).ladder;
+    let ours = ladder.iter().find(|step| step.line.starts_with("BYE ")).expect("we have hung up");
+    let theirs = crossing(&ours.octets);
+    world.act(|probe, now| probe.handle_message(now, pbx(), &theirs));
+    let report = world.finish();
+    assert_eq!(report.state, State::Ok, "{}", report.line());
+    assert!(world.wire.ends_with(&["200 BYE".to_owned(), "481 BYE".to_owned()]), "{:?}", world.wire);
+}
+
+/// The BYE of the other side of the same call.
+fn crossing(ours: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(ours);
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).expect("a BYE has it").to_owned();
+    format!(
+        "BYE sip:bonnie@10.1.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.11:5060;branch=z9hG4bKtheirs\r\n\
+         Max-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n",
+        value("To: "),
+        value("From: "),
+        value("Call-ID: ")
+    )
+    .into_bytes()
 }
 
 #[test]

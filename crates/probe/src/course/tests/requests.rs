@@ -1,6 +1,6 @@
 //! Registrations and OPTIONS.
 
-use super::world::{World, answer_with, call, pbx, plan, reply, us};
+use super::world::{Script, World, answer_with, call, pbx, plan, reply, us};
 use crate::plan::{Kind, Plan, Transport};
 use crate::report::{Figure, Range, State, Threshold};
 use crate::{Output, Unreachable};
@@ -11,6 +11,12 @@ use ua::Fault;
 
 fn options(accept: &[(u16, u16)]) -> Plan {
     plan(Kind::Options { target: "sip:10.0.0.11".to_owned(), accept: accept.to_vec() })
+}
+
+/// Removes bindings, and makes none.
+fn refuse_to_bind(request: &sip::Message<'_>, code: u16) -> Option<Vec<u8>> {
+    let is_leaving = request.expires() == Some(0);
+    Some(reply(request, if is_leaving { 200 } else { code }, ""))
 }
 
 #[test]
@@ -51,6 +57,21 @@ fn a_silent_registrar_is_known_in_time_and_no_binding_is_left_at_it() {
     assert_eq!(report.text, "no answer to REGISTER from 10.0.0.11:5060 within 7 s");
     assert_eq!(report.state, State::Critical);
     assert_eq!(world.bindings(), ["clyde"]);
+}
+
+#[test]
+fn a_binding_that_may_be_there_though_somebody_on_the_way_got_no_answer_is_removed() {
+    let cases: [(Script, &str, usize); 3] = [
+        (|request| refuse_to_bind(request, 408), "REGISTER refused: 408 Request Timeout", 4),
+        (|request| refuse_to_bind(request, 504), "REGISTER refused: 504 Server Time-out", 4),
+        (|request| refuse_to_bind(request, 403), "REGISTER refused: 403 Forbidden", 2),
+    ];
+    for (script, text, messages) in cases {
+        let mut world = World::scripted(script);
+        let report = world.run(plan(Kind::Register));
+        assert_eq!((report.state, report.text.as_str()), (State::Critical, text));
+        assert_eq!(world.wire.len(), messages, "{:?}", world.wire);
+    }
 }
 
 #[test]
@@ -118,7 +139,8 @@ fn a_closed_port_is_known_at_once() {
 fn a_connection_that_is_lost_ends_the_run_with_the_words_of_the_shell() {
     let mut world = World::empty();
     world.start(Plan { transport: Transport::Tls, ..plan(call()) });
-    world.act(|probe, now| probe.handle_unreachable(now, Unreachable::Connection("no certificate".to_owned())));
+    let lost = Unreachable::Connection { peer: pbx(), text: "no certificate".to_owned() };
+    world.act(|probe, now| probe.handle_unreachable(now, lost));
     assert!(world.probe().is_over());
     assert_eq!(world.finish().text, "no certificate");
 }
