@@ -67,7 +67,19 @@ impl Source {
     /// # Errors
     /// Something in the file is wrong.
     pub(crate) fn check_or_print(&self) -> anyhow::Result<Checked> {
-        match self.check() {
+        self.or_print(self.check())
+    }
+
+    /// As [`Source::check_with`] where nothing is down, for the same commands.
+    ///
+    /// # Errors
+    /// As of [`Source::check_or_print`].
+    pub(crate) fn check_with_or_print(&self, answers: &Answers) -> anyhow::Result<Checked> {
+        self.or_print(self.check_with(answers, &BTreeSet::new()))
+    }
+
+    fn or_print(&self, outcome: Result<Checked, Vec<Diagnostic>>) -> anyhow::Result<Checked> {
+        match outcome {
             Ok(checked) => Ok(checked),
             Err(diagnostics) => {
                 for diagnostic in &diagnostics {

@@ -155,15 +155,15 @@ fn call(job: Job, stop: &AtomicBool) -> Result<Report, Refusal> {
     Err(Refusal::unknown("the check ended without a report".to_owned()))
 }
 
-/// True from the first signal on; a second one ends the program at once.
+/// True from the first signal on; a second Ctrl-C ends the program at once, a second SIGTERM does not: `timeout` sends it twice.
 fn stop_at_signals() -> Result<Arc<AtomicBool>, Refusal> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag still false.
-        flag::register_conditional_shutdown(signal, i32::from(State::Unknown.exit_code()), Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| Refusal::unknown(format!("cannot listen to signals: {error}")))?;
-    }
+    let status = i32::from(State::Unknown.exit_code());
+    // In this order: the first Ctrl-C finds the flag still false.
+    flag::register_conditional_shutdown(SIGINT, status, Arc::clone(&stop))
+        .and_then(|_| flag::register(SIGINT, Arc::clone(&stop)))
+        .and_then(|_| flag::register(SIGTERM, Arc::clone(&stop)))
+        .map_err(|error| Refusal::unknown(format!("cannot listen to signals: {error}")))?;
     Ok(stop)
 }
 

@@ -1,6 +1,6 @@
 //! `tandem guardian`: the guardians of a configuration, and one of them by hand.
 
-use crate::configuration::{Source, count, tally};
+use crate::configuration::{Source, count};
 use crate::table::{Align, Cell, Colour, is_coloured, lines, paint};
 use crate::unit::guardians::{AT_ONCE, Detail, Outcome, Verdict, Work, attached, read_file, task};
 use anyhow::{Context, bail};
@@ -10,7 +10,7 @@ use net::{Clock, Names};
 use probe::shell::Linger;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use sip::Instant;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -191,15 +191,7 @@ fn load(path: &Path) -> anyhow::Result<Checked> {
     let names = Names::start(&first.dns.servers, || {}).context("cannot ask for the names in the file")?;
     names.follow(first.names.clone());
     let _all_are_known = names.settle(ASK_AT_MOST);
-    match source.check_with(&names.answers(), &BTreeSet::new()) {
-        Ok(checked) => Ok(checked),
-        Err(diagnostics) => {
-            for diagnostic in &diagnostics {
-                eprintln!("{diagnostic}\n");
-            }
-            bail!("what the names lead to is wrong: {}", tally(&diagnostics))
-        }
-    }
+    source.check_with_or_print(&names.answers()).context("what the names lead to is wrong")
 }
 
 fn named<'a>(checked: &'a Checked, name: &str) -> anyhow::Result<&'a Guardian> {
@@ -335,7 +327,7 @@ const UNKNOWN: u8 = 3;
 const ASK_AT_MOST: Duration = Duration::from_secs(5);
 /// How late Ctrl-C is noticed at most.
 const TICK: Duration = Duration::from_millis(100);
-/// For probes to take back what they began.
+/// For probes and programs to take back what they began.
 const CLEAN_UP: Duration = Duration::from_secs(3);
 
 #[cfg(test)]

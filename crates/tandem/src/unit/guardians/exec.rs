@@ -1,8 +1,11 @@
 //! A check by a program of the operator: any that ends with a code as the plugins of Nagios do.
 //!
-//! The program runs in a process group of its own. Whatever it started is killed with it when its time is over, and when it ends. The
-//! group's number cannot be another's by then: signals are sent while the program, ended or not, still holds it.
+//! The program runs in a process group of its own and has a mark in its environment. When its time is over, or nobody wants to know any
+//! more, it is told to end (SIGTERM) with all that it started, as there may be something to take back, and is killed a while later. What
+//! it left behind when it ends by itself is killed at once. The group's number cannot be another's by then: signals are sent while the
+//! program, ended or not, still holds it.
 
+use super::mark::Mark;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -33,8 +36,12 @@ pub(crate) struct Process {
     child: Child,
     /// The group has the number of its first process.
     group: Pid,
+    /// Of those that left the group.
+    mark: Mark,
     began: Instant,
     stage: Stage,
+    /// When those that outlive it are looked for again.
+    look: Instant,
     output: Captured<ChildStdout>,
     errors: Captured<ChildStderr>,
     is_reaped: bool,
@@ -65,13 +72,14 @@ enum Stage {
     Runs {
         until: Instant,
     },
-    /// It was told to end.
-    Told {
+    /// It was told to end. However it does, it counts as `exit`.
+    Stopping {
         until: Instant,
+        exit: Exit,
     },
-    Killed,
-    /// Killed before its time.
-    Stopped,
+    Killed {
+        exit: Exit,
+    },
 }
 
 /// The beginning of a stream; what comes after it is read and dropped, so that the writer is not held up.
@@ -96,7 +104,9 @@ pub(crate) fn start(now: Instant, order: &Order) -> Result<Process, String> {
         }
         None => Command::new(name),
     };
-    command.args(arguments).envs(order.environment.iter().map(|(name, value)| (*name, value.as_str())));
+    let mark = Mark::new(now);
+    let variables = order.environment.iter().map(|(name, value)| (*name, value.as_str()));
+    command.args(arguments).envs(variables.chain([mark.variable()]));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(|error| format!("cannot run `{name}`: {error}"))?;
     let number = i32::try_from(child.id()).expect("the kernel's numbers have 22 bits");
@@ -104,8 +114,10 @@ pub(crate) fn start(now: Instant, order: &Order) -> Result<Process, String> {
     Ok(Process {
         child,
         group: Pid::from_raw(number),
+        mark,
         began: now,
         stage: Stage::Runs { until: now + order.timeout },
+        look: now,
         output: Captured { source: output, kept: Vec::new() },
         errors: Captured { source: errors, kept: Vec::new() },
         is_reaped: false,
@@ -113,18 +125,17 @@ pub(crate) fn start(now: Instant, order: &Order) -> Result<Process, String> {
 }
 
 impl Process {
-    /// Takes what it wrote, and ends it when its time is over; to be called some times a second, until it has ended.
+    /// Takes what it wrote, and ends it when its time is over; to be called many times a second, until it has ended.
     pub(crate) fn turn(&mut self, now: Instant) -> Option<Ended> {
         self.output.read();
         self.errors.read();
-        if self.has_ended() {
-            let exit = self.reap();
+        if self.has_ended() && !self.is_outlived(now) {
+            let by_itself = self.reap();
             self.output.read();
             self.errors.read();
             let exit = match self.stage {
-                Stage::Runs { .. } => exit,
-                Stage::Told { .. } | Stage::Killed => Exit::Overran,
-                Stage::Stopped => Exit::Stopped,
+                Stage::Runs { .. } => by_itself,
+                Stage::Stopping { exit, .. } | Stage::Killed { exit } => exit,
             };
             return Some(Ended {
                 exit,
@@ -134,23 +145,40 @@ impl Process {
             });
         }
         match self.stage {
-            Stage::Runs { until } if until <= now => {
-                self.signal(Signal::SIGTERM);
-                self.stage = Stage::Told { until: now + GRACE };
-            }
-            Stage::Told { until } if until <= now => {
+            Stage::Runs { until } if until <= now => self.tell(now, Exit::Overran),
+            Stage::Stopping { until, exit } if until <= now => {
                 self.signal(Signal::SIGKILL);
-                self.stage = Stage::Killed;
+                self.stage = Stage::Killed { exit };
             }
-            Stage::Runs { .. } | Stage::Told { .. } | Stage::Killed | Stage::Stopped => {}
+            Stage::Runs { .. } | Stage::Stopping { .. } | Stage::Killed { .. } => {}
         }
         None
     }
 
-    /// Kills it with all that it started; it is still to be waited for.
-    pub(crate) fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
-        self.stage = Stage::Stopped;
+    /// Ends it before its time with all that it started; it is still to be waited for.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        // Who was told is not told again: to many programs a second signal means to leave everything as it is.
+        if matches!(self.stage, Stage::Runs { .. }) {
+            self.tell(now, Exit::Stopped);
+        }
+    }
+
+    fn tell(&mut self, now: Instant, exit: Exit) {
+        self.signal(Signal::SIGTERM);
+        self.stage = Stage::Stopping { until: now + GRACE, exit };
+    }
+
+    /// Whether others of it still clear up: a shell that is told to end goes before what it called.
+    fn is_outlived(&mut self, now: Instant) -> bool {
+        let Stage::Stopping { until, .. } = self.stage else { return false };
+        if until <= now {
+            return false;
+        }
+        if self.look <= now {
+            self.look = now + LOOK_EVERY;
+            return self.mark.is_held();
+        }
+        true
     }
 
     /// Whether it has ended, while it still holds its number.
@@ -174,6 +202,7 @@ impl Process {
         if !self.is_reaped {
             // Nobody is left in the group, or all of it has become another user's: there is nothing to be done about either.
             let _unsent = killpg(self.group, signal);
+            self.mark.signal_outside(self.group, signal);
         }
     }
 }
@@ -183,7 +212,7 @@ impl Drop for Process {
         if self.is_reaped {
             return;
         }
-        self.kill();
+        self.signal(Signal::SIGKILL);
         // Soon, unless the kernel itself holds it: that must not hold us.
         for _ in 0..DROP_LOOKS {
             if self.has_ended() {
@@ -266,7 +295,9 @@ fn is_program(path: &Path) -> bool {
 const CHECK_SIP: &str = "check_sip";
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Between being told to end and being killed.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_millis(1_500);
+/// All processes of the machine are looked through for it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What is kept of each stream.
 const OUTPUT_BYTES: usize = 4_096;
 /// A pipe holds 64 KiB.
@@ -364,13 +395,71 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let file = folder.path().join("child");
         let grandchild = format!("sh -c 'echo $$ > {}; exec sleep 60' & wait", file.display());
-        for (text, at_least) in [(grandchild.clone(), 500), (format!("trap '' TERM; {grandchild}"), 1_000)] {
+        for (text, at_least) in [(grandchild.clone(), 500), (format!("trap '' TERM; {grandchild}"), 2_000)] {
             let _none = fs::remove_file(&file);
             let ended = run(&text, Duration::from_millis(500));
             assert_eq!(ended.exit, Exit::Overran, "{text}");
             assert!(ended.took >= Duration::from_millis(at_least), "{text}: {:?}", ended.took);
             let child = written(&file);
             assert!(dies(&child), "{text}: {child} is left over");
+        }
+    }
+
+    #[test]
+    fn children_that_left_the_group_are_killed_too() {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let file = folder.path().join("child");
+        let child = format!("sh -c 'echo $$ > {}; exec sleep 60'", file.display());
+        for (text, exit) in [
+            (format!("setsid {child} & sleep 60"), Exit::Overran),
+            (format!("trap '' TERM; setsid {child} & sleep 60"), Exit::Overran),
+            (format!("timeout 60 {child}; exit 1"), Exit::Overran),
+            (format!("setsid {child} & until [ -s {} ]; do sleep 0.01; done", file.display()), Exit::Code(0)),
+        ] {
+            let _none = fs::remove_file(&file);
+            let limit = if exit == Exit::Overran { 500 } else { 15_000 };
+            let ended = run(&text, Duration::from_millis(limit));
+            assert_eq!(ended.exit, exit, "{text}: {}", ended.errors);
+            let child = written(&file);
+            assert!(dies(&child), "{text}: {child} is left over");
+        }
+    }
+
+    #[test]
+    fn who_is_told_to_end_has_time_to_clear_up() {
+        let clears_up = "trap \"sleep 0.3; echo hung up; exit 0\" TERM; echo talking; sleep 60 & wait";
+        for text in
+            [clears_up.to_owned(), format!("sh -c '{clears_up}' & wait"), format!("setsid sh -c '{clears_up}'; :")]
+        {
+            let ended = run(&text, Duration::from_millis(500));
+            assert_eq!((ended.exit, ended.output.as_str()), (Exit::Overran, "talking\nhung up\n"), "{text}");
+            assert!(ended.took < Duration::from_millis(500) + GRACE, "{text} was killed after {:?}", ended.took);
+        }
+    }
+
+    #[test]
+    fn who_is_stopped_is_told_once_and_killed_later() {
+        for (text, output, is_killed) in [
+            ("trap 'echo once' TERM; echo up; for i in 1 2 3 4 5 6 7; do sleep 0.1; done", "up\nonce\n", false),
+            ("trap '' TERM; echo up; sleep 60", "up\n", true),
+        ] {
+            let mut process = start(Clock::now(), &script(text, Duration::from_secs(60))).expect("there is a shell");
+            let gives_up = Clock::now() + Duration::from_secs(20);
+            let mut stopped: Option<Instant> = None;
+            let ended = loop {
+                if process.output.text() == "up\n" {
+                    stopped.get_or_insert_with(Clock::now);
+                    process.stop(Clock::now());
+                }
+                if let Some(ended) = process.turn(Clock::now()) {
+                    break ended;
+                }
+                assert!(Clock::now() < gives_up, "{text} does not end");
+                std::thread::sleep(Duration::from_millis(5));
+            };
+            let took = Clock::now().saturating_since(stopped.expect("it said that it is up"));
+            assert_eq!((ended.exit, ended.output.as_str()), (Exit::Stopped, output), "{text}");
+            assert_eq!(took >= GRACE, is_killed, "{text}: {took:?}");
         }
     }
 

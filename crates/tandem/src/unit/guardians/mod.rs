@@ -3,11 +3,12 @@
 //!
 //! ```text
 //!   schedule   when                          plan   what, with the backend's address and the files read      words, for programs
-//!   work       what is under way: probes of the crate `probe`, connect, exec                                 notes, for the operator
+//!   work       what is under way: probes of the crate `probe`, connect, exec with mark                       notes, for the operator
 //! ```
 
 mod connect;
 mod exec;
+mod mark;
 mod notes;
 mod plan;
 mod schedule;
@@ -15,7 +16,7 @@ mod words;
 mod work;
 
 pub(crate) use notes::{Note, Notes};
-pub(crate) use plan::{read_file, task};
+pub(crate) use plan::{password_in, read_file, task};
 pub(crate) use schedule::AT_ONCE;
 pub(crate) use work::{Detail, Outcome, Verdict, Work};
 
@@ -53,8 +54,10 @@ impl Unit {
             self.close_cut();
             let due = schedule.next_due().map_or(TICK, |due| due.saturating_since(Clock::now()));
             for (pair, outcome) in work.turn(due.min(TICK)) {
-                schedule.finished(Clock::now(), &pair, outcome.is_good());
-                self.take_outcome(&pair, &outcome);
+                // Of those that a reload removed meanwhile nothing is kept, and nobody is told.
+                if schedule.finished(Clock::now(), &pair, outcome.is_good()) {
+                    self.take_outcome(&pair, &outcome);
+                }
             }
         }
         work.end(CLEAN_UP);
@@ -82,9 +85,11 @@ impl Unit {
         if is_news && outcome.verdict == Verdict::Warning {
             self.log.warn("CheckWarns", &self.about(pair, outcome));
         }
-        // Backends that a reload removed meanwhile are known no more.
         if let Some(event) = self.shared.on_check(Clock::now(), pair.backend, &pair.guardian, &told) {
             self.hearers.hear(&event);
+            if let Some(plane) = lock(&self.data_plane).as_ref() {
+                plane.rouse();
+            }
         }
     }
 
@@ -142,8 +147,8 @@ fn task_of(checked: &Checked, pair: &Pair) -> Result<plan::Task, String> {
 
 /// How late the end of the unit and a new configuration are noticed at most.
 const TICK: Duration = Duration::from_millis(100);
-/// For probes to take back what they began when the unit ends.
-const CLEAN_UP: Duration = Duration::from_secs(2);
+/// For probes and programs to take back what they began when the unit ends: longer than a program has before it is killed.
+const CLEAN_UP: Duration = Duration::from_millis(2_500);
 
 #[cfg(test)]
 mod tests {

@@ -69,6 +69,18 @@ pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The password in a file: its first line.
+///
+/// # Errors
+/// There is none, as in a file that is just being written.
+pub(crate) fn password_in(octets: Vec<u8>) -> Result<String, &'static str> {
+    let text = String::from_utf8(octets).map_err(|_other| "it is no text")?;
+    match text.lines().next() {
+        Some(password) if !password.is_empty() => Ok(password.to_owned()),
+        _ => Err("its first line is empty"),
+    }
+}
+
 struct About<'a> {
     guardian: &'a Guardian,
     backend: &'a Backend,
@@ -141,12 +153,9 @@ impl About<'_> {
 
     fn secret(&self, path: &Path) -> Result<String, String> {
         let path = self.path(path);
-        let bytes =
-            (self.read)(&path).map_err(|error| format!("cannot read the password in {}: {error}", path.display()))?;
-        let text =
-            String::from_utf8(bytes).map_err(|_other| format!("the password in {} is no text", path.display()))?;
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+        let wrong = |reason: &str| format!("cannot read the password in {}: {reason}", path.display());
+        let octets = (self.read)(&path).map_err(|error| wrong(&error.to_string()))?;
+        password_in(octets).map_err(wrong)
     }
 
     fn sound(&self, path: &Path) -> Result<Sound, String> {
@@ -333,6 +342,11 @@ mod tests {
         let guardian = "check = \"register\"\nfrom = \"sip:a@HOST\"\npassword_file = \"/etc/tandem/NAME.pw\"";
         let fault = tasks(guardian, &nothing).swap_remove(0).err().unwrap_or_default();
         assert!(fault.starts_with("cannot read the password in /etc/tandem/pbx1.pw: "), "{fault}");
+        // An empty file is half written: the PBX would refuse what is in it, and be blamed.
+        for octets in [b"".as_slice(), b"\n", b"\xff\n"] {
+            let fault = tasks(guardian, &|_| Ok(octets.to_vec())).swap_remove(0).err().unwrap_or_default();
+            assert!(fault.starts_with("cannot read the password in /etc/tandem/pbx1.pw: it"), "{octets:?}: {fault}");
+        }
         let guardian =
             "check = \"call\"\nfrom = \"sip:a@HOST\"\nto = \"sip:b@HOST\"\nsend = [\"/x.ulaw\"]\ntimeout = \"9s\"";
         let fault = tasks(guardian, &nothing).swap_remove(0).err().unwrap_or_default();

@@ -2,7 +2,8 @@
 //!
 //! A check that fails is made again soon, so that the verdict comes before the next turn of the interval. A box that dies is found
 //! within 1.1 × `fall` × `interval` + `timeout`, as long as `timeout` is not above `interval`: the next check begins after 1.05 intervals
-//! at most, each of the others no later than one interval after the one before, and the last one ends after `timeout`.
+//! at most, each of the others no later than one interval after the one before, and the last one ends after `timeout`. A program that does
+//! not end when it is told to takes as much longer as it is given for that.
 
 use engine::BackendId;
 use sip::Instant;
@@ -107,10 +108,10 @@ impl Schedule {
         begun
     }
 
-    /// A check ended; `None`: it could not be made, which says nothing of the backend.
-    pub(super) fn finished(&mut self, now: Instant, pair: &Pair, is_good: Option<bool>) {
+    /// A check ended; `None`: it could not be made, which says nothing of the backend. Returns whether anybody still wants to know.
+    pub(super) fn finished(&mut self, now: Instant, pair: &Pair, is_good: Option<bool>) -> bool {
         self.running.remove(pair);
-        let Some(entry) = self.known.get_mut(pair) else { return };
+        let Some(entry) = self.known.get_mut(pair) else { return false };
         if let Some(is_good) = is_good {
             entry.standing = entry.standing.after(is_good, entry.rhythm);
         }
@@ -122,6 +123,7 @@ impl Schedule {
         let jittered = jitter(pause, self.random.draw());
         let pause = if pause < entry.rhythm.interval { jittered.min(entry.rhythm.interval) } else { jittered };
         entry.due = (entry.began + pause).max(now);
+        true
     }
 
     /// When the next check is due; `None`: nothing is to be checked, or nothing can begin before another check ends.
@@ -374,11 +376,11 @@ mod tests {
         schedule.follow(began, &[(pair(0), rhythm(10, 2, 3))]);
         let later = began + Duration::from_secs(30);
         assert!(schedule.begin(later).is_empty());
-        schedule.finished(later, &pair(0), Some(false));
+        assert!(schedule.finished(later, &pair(0), Some(false)));
         let due = schedule.next_due().expect("it is known");
         assert_eq!(schedule.begin(due.max(later)), [pair(0)]);
         schedule.follow(later, &[]);
-        schedule.finished(later, &pair(0), Some(false));
+        assert!(!schedule.finished(later, &pair(0), Some(false)), "a reload removed it");
         assert_eq!(schedule.next_due(), None);
     }
 

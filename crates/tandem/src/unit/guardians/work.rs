@@ -124,11 +124,12 @@ impl<K> Work<K> {
         self.probes.len() + self.processes.len() + self.connecting.len() + self.done.len()
     }
 
-    /// Ends all of them early: probes take back what they began, programs are killed, connections are forgotten.
+    /// Ends all of them early: probes take back what they began, programs are told to end, connections are forgotten.
     pub(crate) fn interrupt(&mut self) {
         self.runner.interrupt_all();
+        let now = Clock::now();
         for (process, _) in &mut self.processes {
-            process.kill();
+            process.stop(now);
         }
         let forgotten = std::mem::take(&mut self.connecting);
         for (_, key) in forgotten {
@@ -136,14 +137,14 @@ impl<K> Work<K> {
         }
     }
 
-    /// Ends all of them, and gives probes so long to take back what they began.
+    /// Ends all of them, and gives probes and programs so long to take back what they began.
     pub(crate) fn end(mut self, at_most: Duration) {
         self.interrupt();
         let ends = Clock::now() + at_most;
         loop {
             let left = ends.saturating_since(Clock::now());
-            let is_serving = self.runner.running() > 0;
-            if left.is_zero() || !is_serving {
+            let is_clearing_up = self.runner.running() > 0 || !self.processes.is_empty();
+            if left.is_zero() || !is_clearing_up {
                 return;
             }
             let _unheard = self.turn(left.min(LOOK_EVERY));
@@ -331,5 +332,20 @@ mod tests {
         work.start(2, shell("sleep 60"));
         work.end(Duration::from_secs(2));
         assert!(Clock::now().saturating_since(began) < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn programs_take_back_what_they_began_before_the_end() {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let calls = folder.path().join("calls");
+        let file = calls.display();
+        let mut work = Work::new();
+        work.start(1, shell(&format!("trap 'sleep 0.3; rm {file}; exit 0' TERM; echo up > {file}; sleep 60 & wait")));
+        let gives_up = Clock::now() + Duration::from_secs(20);
+        while !calls.exists() {
+            assert!(Clock::now() < gives_up && work.turn(LOOK_EVERY).is_empty(), "the program does not call");
+        }
+        work.end(Duration::from_millis(2_500));
+        assert!(!calls.exists(), "its call is still up");
     }
 }
