@@ -2,7 +2,9 @@
 
 use crate::{peers, step, workspace};
 use anyhow::{Result, ensure};
+use std::num::NonZero;
 use std::process::Command;
+use std::thread;
 
 /// Installs missing peers if `install` or if this run is judged, checks format and lints, then runs every test once. Returns the
 /// test runner's result; its closing line is the last one printed.
@@ -44,6 +46,9 @@ fn tests() -> Command {
     let mut command = workspace::cargo();
     if workspace::has_nextest() {
         command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+        // Those that meet real peers are half of the time, and wait for them most of it.
+        let threads = 2 * thread::available_parallelism().map_or(1, NonZero::get);
+        command.args(["--test-threads", &threads.to_string()]);
     } else {
         command.args(["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"]);
     }

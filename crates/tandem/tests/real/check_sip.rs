@@ -5,6 +5,7 @@
 mod document;
 mod rows;
 mod servers;
+mod unanswered;
 mod wire;
 
 use crate::common::capture::{Capture, Whole};

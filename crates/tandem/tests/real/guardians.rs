@@ -1,14 +1,16 @@
 //! Farm Guardian at work: checks of every kind against real servers, what they do to a backend, and what they leave behind.
 
+mod cut;
 mod echo_box;
+mod many;
 mod soon_back;
 mod transports;
 
 use crate::common::certificates::Authority;
 use crate::common::kamailio::{self, PASSWORD, Server};
 use crate::common::unit::{backend, counter};
-use crate::common::wire::{Station, offer, request};
-use crate::common::{Process, Unit, holds_within, is_bound, namespace, peer};
+use crate::common::wire::{Station, Taken, offer, request};
+use crate::common::{Process, Unit, holds_within, namespace, peer, sipp};
 use echo_box::{Echo, EchoBox};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -65,32 +67,9 @@ impl World {
 
     /// sipp as a server at port 5060 of a host, with its echo at port 6000.
     fn sipp(&self, scenario: &str, name: &str, host: &str, arguments: &[&str]) -> Process {
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/data/guardians");
-        let mut command = Command::new("sipp");
-        command
-            .current_dir(self.path())
-            .env("TERM", "xterm")
-            .arg("-sf")
-            .arg(data.join(format!("{scenario}.xml")))
-            .args([
-                "-i",
-                host,
-                "-p",
-                "5060",
-                "-mi",
-                host,
-                "-mp",
-                "6000",
-                "-rtp_echo",
-                "-nostdin",
-                "-recv_timeout",
-                "90000",
-            ])
-            .args(arguments);
-        let process = Process::start(&mut command, name, self.path());
-        let at = format!("{host}:5060");
-        assert!(holds_within(SOON, || is_bound(&at)), "sipp does not listen at {at}\n{}", process.said());
-        process
+        let file = sipp::scenario(&format!("guardians/{scenario}"));
+        let audio = ["-mi", host, "-mp", "6000", "-rtp_echo", "-recv_timeout", "90000"];
+        sipp::serve(self.path(), &file, name, &format!("{host}:5060"), &[&audio[..], arguments].concat())
     }
 }
 
@@ -145,13 +124,18 @@ fn expect_state(unit: &Unit, name: &str, wanted: &str, limit: Duration) -> Value
 
 /// Where a call through the unit ends up: the Contact of its answer.
 fn answered_by(phone: &Station, call_id: &str) -> String {
+    answer_to_call(phone, call_id).uri("contact")
+}
+
+/// Calls through the unit; the answer is a 200.
+fn answer_to_call(phone: &Station, call_id: &str) -> Taken {
     let uri = format!("sip:clyde@{UNIT}");
     phone.send(request("INVITE", &uri, phone.address, call_id, 1, "", &offer(phone.address)), UNIT);
     let (answer, _) = phone.expect("final answer", |taken| {
         taken.text("call-id").as_deref() == Some(call_id) && taken.code().is_some_and(|code| code >= 200)
     });
     assert_eq!(answer.code(), Some(200), "{}", answer.first_line());
-    answer.uri("contact")
+    answer
 }
 
 /// `tandem` with these arguments.

@@ -89,6 +89,7 @@ const REFUSED: &str = "INVITE, ACK";
 const WHOLE: &str = "REGISTER, INVITE, ACK, BYE, un-REGISTER";
 const ECHOES: Server = Server::answers(Media::Echo);
 const DEAF: Server = Server::answers(Media::Silence);
+const NOTHING: &str = "nothing";
 const CHALLENGE: &str = "WWW-Authenticate: Digest realm=\"pbx\", nonce=\"0123456789\", algorithm=MD5";
 
 pub(super) const ROWS: &[Row] = &[
@@ -127,13 +128,13 @@ pub(super) const ROWS: &[Row] = &[
         ECHOES,
         "-T 9 -S -S sip:Bonnie@ sip:Clyde@HOST",
         ours(0, "SIP OK - Clyde@HOST answered after … s, … of 200 packets came back, MOS …", Time::Audio, CALL),
-        theirs(255, Time::AtOnce, "nothing"),
+        theirs(255, Time::AtOnce, NOTHING),
     ),
     row(
         "the same, the file is missing",
         ECHOES,
         "-S NONE",
-        ours(3, "SIP UNKNOWN - cannot read the audio in …", Time::AtOnce, "nothing"),
+        ours(3, "SIP UNKNOWN - cannot read the audio in …", Time::AtOnce, NOTHING),
         theirs(2, Time::AtOnce, OPEN),
     ),
     row(
@@ -321,5 +322,19 @@ pub(super) const ROWS: &[Row] = &[
         "-P HOST -S AUDIO",
         ours(2, "SIP CRITICAL - no answer to REGISTER from HOST:5060 within … s", Time::Limit, "REGISTER, un-REGISTER"),
         Theirs::Known("255", "31 s", "–"),
+    ),
+    row(
+        "the command line has no such option",
+        Server::Closed,
+        "--nonsense",
+        ours(3, "SIP UNKNOWN - unexpected argument '--nonsense' found", Time::AtOnce, NOTHING),
+        theirs(1, Time::AtOnce, NOTHING),
+    ),
+    row(
+        "the command line has no target",
+        Server::Closed,
+        "sip:bonnie@OWN",
+        ours(3, "SIP UNKNOWN - the following required arguments were not provided: <TO>", Time::AtOnce, NOTHING),
+        theirs(1, Time::AtOnce, NOTHING),
     ),
 ];

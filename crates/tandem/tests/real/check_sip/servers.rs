@@ -1,11 +1,10 @@
 //! The other sides: sipp with the scenarios of `data/check_sip`, Kamailio, a far end by Net::SIP, silence, and nobody.
 
 use crate::common::kamailio::{self, Server as Registrar};
-use crate::common::{Process, holds_within, is_bound};
+use crate::common::{Process, await_bound, sipp};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 /// What stands at port 5060 of the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +102,7 @@ impl Server {
                 let mut command = Command::new("perl");
                 command.arg(data().join("echo.pl")).arg(peer);
                 let process = Process::start(&mut command, &format!("far-end-{peer}"), folder);
-                await_bound(&process, peer, SIGNALLING);
+                await_bound(&process, &format!("{peer}:{SIGNALLING}"));
                 Running { processes: vec![process], _sockets: Vec::new(), surprises: None }
             }
             Self::Silent => {
@@ -123,26 +122,16 @@ impl Scenario {
         let file = folder.join(format!("{}-{host}.xml", self.name));
         let surprises = folder.join(format!("{}-{host}.surprises", self.name));
         std::fs::write(&file, self.text()).expect("the folder is ours");
-        let mut command = Command::new("sipp");
-        command
-            .current_dir(folder)
-            .env("TERM", "xterm")
-            .arg("-sf")
-            .arg(&file)
-            .args(["-i", host, "-p", "5060", "-mi", host, "-nostdin", "-default_behaviors", "all,-bye"])
-            .args(["-trace_err", "-error_file"])
-            .arg(&surprises);
-        if self.media == Media::Echo {
-            command.args(["-mp", "6000", "-rtp_echo"]);
-        } else {
-            // It may open its port for audio even if it is to do nothing there.
-            command.args(["-mp", "7000"]);
-        }
+        let told = surprises.to_str().expect("the system's folder has a plain name");
+        let common = ["-mi", host, "-default_behaviors", "all,-bye", "-trace_err", "-error_file", told];
+        let is_echo = self.media == Media::Echo;
+        // It may open its port for audio even if it is to do nothing there.
+        let audio: &[&str] = if is_echo { &["-mp", "6000", "-rtp_echo"] } else { &["-mp", "7000"] };
         let sockets = if self.media == Media::Silence { vec![socket(host, AUDIO)] } else { Vec::new() };
-        let process = Process::start(&mut command, &format!("{}-{host}", self.name), folder);
-        await_bound(&process, host, SIGNALLING);
-        if self.media == Media::Echo {
-            await_bound(&process, host, AUDIO);
+        let (name, at) = (format!("{}-{host}", self.name), format!("{host}:{SIGNALLING}"));
+        let process = sipp::serve(folder, &file, &name, &at, &[&common[..], audio].concat());
+        if is_echo {
+            await_bound(&process, &format!("{host}:{AUDIO}"));
         }
         Running { processes: vec![process], _sockets: sockets, surprises: Some(surprises) }
     }
@@ -174,11 +163,6 @@ impl Running {
 
 pub(super) fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/data/check_sip")
-}
-
-fn await_bound(process: &Process, host: &str, port: u16) {
-    let at = format!("{host}:{port}");
-    assert!(holds_within(Duration::from_secs(10), || is_bound(&at)), "nobody listens at {at}\n{}", process.said());
 }
 
 /// Takes datagrams, and is never read.

@@ -31,6 +31,7 @@ pub mod wire;
 pub use process::Process;
 pub use unit::Unit;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -99,13 +100,37 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
 
 /// Does anybody in this network listen there? Read from the kernel's table, since trying to bind would be in that one's way.
 pub fn is_bound(at: &str) -> bool {
+    ["udp", "tcp"].iter().any(|transport| !sockets(transport, at).is_empty())
+}
+
+/// Waits until somebody listens there.
+///
+/// # Panics
+/// If nobody does, with what this process said who was to.
+pub fn await_bound(process: &Process, at: &str) {
+    let listens = holds_within(Duration::from_secs(20), || is_bound(at));
+    assert!(listens, "nobody listens at {at}\n{}", process.said());
+}
+
+/// The other ends of the TCP connections of this network that are up at this address and port, as the kernel writes them.
+pub fn connections(at: &str) -> BTreeSet<String> {
+    const ESTABLISHED: &str = "01";
+    let up = sockets("tcp", at).into_iter().filter(|(_, state)| state == ESTABLISHED);
+    up.map(|(remote, _)| remote).collect()
+}
+
+/// Remote address and state of each socket with this local address and port.
+fn sockets(transport: &str, at: &str) -> Vec<(String, String)> {
     let address: std::net::SocketAddrV4 = at.parse().expect("an IPv4 address and a port");
     let wanted = format!("{:08X}:{:04X}", u32::from(*address.ip()).swap_bytes(), address.port());
-    ["udp", "tcp"].iter().any(|transport| {
-        let table = std::fs::read_to_string(format!("/proc/thread-self/net/{transport}"));
-        let table = table.expect("Linux shows its sockets");
-        table.lines().any(|line| line.split_whitespace().nth(1) == Some(&wanted))
+    let table = std::fs::read_to_string(format!("/proc/thread-self/net/{transport}"));
+    let table = table.expect("Linux shows its sockets");
+    let rows = table.lines().map(|line| line.split_whitespace().skip(1).take(3).collect::<Vec<&str>>());
+    rows.filter_map(|row| match row[..] {
+        [local, remote, state] if local == wanted => Some((remote.to_owned(), state.to_owned())),
+        _ => None,
     })
+    .collect()
 }
 
 /// Gives the test's network further IPv6 addresses: of 127.0.0.0/8 it has all, of IPv6 only `::1`. To be called after [`namespace`].

@@ -1,6 +1,6 @@
-//! Debian's dnsmasq as the name server of a test.
+//! Debian's dnsmasq as the name server of a test, and programs that ask a server of the test's.
 
-use super::{Process, holds_within};
+use super::{Process, holds_within, is_ci};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,6 +42,28 @@ impl NameServer {
         std::fs::write(&self.hosts, hosts).expect("the folder is ours");
         self.process.signal("HUP");
     }
+}
+
+/// A command to which a program and its arguments are to be added: for that program this host, at port 53, is the only name server
+/// of the system. `None`: this machine lets nobody have a view of his own of its files, which was said; the test must return.
+///
+/// # Panics
+/// With `CI=true` if it does not.
+pub fn command_asking(host: &str, folder: &Path) -> Option<Command> {
+    const SCRIPT: &str = "mount --bind \"$1\" /etc/resolv.conf && shift && exec \"$@\"";
+    let file = folder.join("resolv.conf");
+    std::fs::write(&file, format!("nameserver {host}\n")).expect("the folder is ours");
+    let command = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", SCRIPT, "sh"]).arg(&file);
+        command
+    };
+    if !command().arg("true").status().is_ok_and(|status| status.success()) {
+        assert!(!is_ci(), "CI=true, but nothing can be mounted over /etc/resolv.conf");
+        eprintln!("skipped: nothing can be mounted over /etc/resolv.conf");
+        return None;
+    }
+    Some(command())
 }
 
 fn is_answering() -> bool {

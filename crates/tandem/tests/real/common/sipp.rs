@@ -1,7 +1,7 @@
 //! sipp as callers and as servers, with the scenarios of `tests/data`.
 
-use super::Process;
-use std::path::Path;
+use super::{Process, await_bound};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,26 +20,11 @@ pub fn callers_over(
     rate: u32,
     hold: Duration,
 ) -> Process {
-    let arguments = [
-        "-t".to_owned(),
-        transport.to_owned(),
-        // Fewer than the files that a process may open, or sipp refuses to start.
-        "-max_socket".to_owned(),
-        "500".to_owned(),
-        proxy.to_owned(),
-        "-s".to_owned(),
-        "clyde".to_owned(),
-        "-m".to_owned(),
-        calls.to_string(),
-        "-r".to_owned(),
-        rate.to_string(),
-        "-d".to_owned(),
-        hold.as_millis().to_string(),
-        "-timeout".to_owned(),
-        "100s".to_owned(),
-        "-timeout_error".to_owned(),
-    ];
-    launch(folder, "caller", at, &arguments)
+    let (calls, rate, hold) = (calls.to_string(), rate.to_string(), hold.as_millis().to_string());
+    // Fewer sockets than the files that a process may open, or sipp refuses to start.
+    let way = ["-t", transport, "-max_socket", "500", proxy, "-s", "clyde"];
+    let pace = ["-m", &calls, "-r", &rate, "-d", &hold, "-timeout", "100s", "-timeout_error"];
+    start(folder, &scenario("caller"), &name("caller", at), at, &[&way[..], &pace, &PATIENT].concat())
 }
 
 /// A server that lets each call ring for `ringing`. Runs until it is dropped.
@@ -49,10 +34,24 @@ pub fn callees(folder: &Path, at: &str, ringing: Duration) -> Process {
 
 /// The same over one of sipp's transports.
 pub fn callees_over(transport: &str, folder: &Path, at: &str, ringing: Duration) -> Process {
-    let arguments = ["-t", transport, "-d", &ringing.as_millis().to_string()].map(str::to_owned);
-    let callees = launch(folder, "callee", at, &arguments);
-    assert!(super::holds_within(Duration::from_secs(10), || super::is_bound(at)), "sipp does not listen at {at}");
-    callees
+    let ringing = ringing.as_millis().to_string();
+    let arguments = ["-t", transport, "-d", &ringing];
+    serve(folder, &scenario("callee"), &name("callee", at), at, &[&arguments[..], &PATIENT].concat())
+}
+
+/// sipp as a server: with this scenario at an address and port. Returns when it listens there.
+///
+/// # Panics
+/// If it does not, with what it said.
+pub fn serve(folder: &Path, scenario: &Path, name: &str, at: &str, arguments: &[&str]) -> Process {
+    let process = start(folder, scenario, name, at, arguments);
+    await_bound(&process, at);
+    process
+}
+
+/// The file of a scenario in `tests/real/data`.
+pub fn scenario(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/real/data/{name}.xml"))
 }
 
 /// # Panics
@@ -62,16 +61,23 @@ pub fn assert_all_succeed(callers: &mut Process, limit: Duration) {
     assert!(status.success(), "sipp ends with {status}\n{}", callers.said());
 }
 
-fn launch(folder: &Path, scenario: &str, at: &str, arguments: &[String]) -> Process {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/data");
+fn start(folder: &Path, scenario: &Path, name: &str, at: &str, arguments: &[&str]) -> Process {
     let (host, port) = at.split_once(':').expect("an address and a port");
     let mut command = Command::new("sipp");
     command
         .current_dir(folder)
         .env("TERM", "xterm")
         .arg("-sf")
-        .arg(data.join(format!("{scenario}.xml")))
-        .args(["-i", host, "-p", port, "-nostdin", "-trace_err", "-recv_timeout", "90000"])
+        .arg(scenario)
+        .args(["-i", host, "-p", port, "-nostdin"])
         .args(arguments);
-    Process::start(&mut command, &format!("{scenario}-{host}"), folder)
+    Process::start(&mut command, name, folder)
 }
+
+fn name(scenario: &str, at: &str) -> String {
+    let host = at.split(':').next().unwrap_or_default();
+    format!("{scenario}-{host}")
+}
+
+/// It gives up a call in which nothing comes any more, and says what it did not expect.
+const PATIENT: [&str; 3] = ["-trace_err", "-recv_timeout", "90000"];

@@ -21,8 +21,9 @@ GetOptions(
     'T|timeout=s'   => \$rings,
     'username=s'    => \$name,
     'password=s'    => \$password,
-) or give_up('no such option');
+) or exit 1;
 my ($from, $to) = @ARGV;
+exit 1 if !$to;
 $registrar ||= $proxy;
 
 # Without a proxy the host of FROM is our own.
