@@ -61,6 +61,8 @@ pub struct Job {
     pub trust: Trust,
     /// The name that the certificate must be for, and that a WebSocket asks for; `None`: the address.
     pub server_name: Option<String>,
+    /// The same of a registrar that is not the proxy.
+    pub registrar_name: Option<String>,
     pub linger: Linger,
     /// Keep the audio that comes back, for [`Report::recording`].
     pub record: bool,

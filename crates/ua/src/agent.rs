@@ -102,7 +102,7 @@ impl UserAgent {
     }
 
     /// Calls a URI such as `sip:clyde@example.com`; `media` is where we want to hear the answer. Sent to the account's proxy,
-    /// whatever the URI says. A challenge is answered once.
+    /// whatever the URI says. A challenge is answered once for each realm.
     pub fn call(&mut self, now: Instant, target: &str, media: SocketAddr) -> CallId {
         self.call_with(now, target, media, "")
     }
@@ -210,11 +210,12 @@ impl UserAgent {
     }
 
     /// Our address changed: from now on Via and Contact show the new one, within running calls too. The binding at the
-    /// registrar stays as it was until `register` is called or the next refresh is due.
+    /// registrar stays as it was until `register` is called or the next refresh is due; a REGISTER under way is forgotten and
+    /// due anew.
     pub fn move_to(&mut self, contact: SocketAddr) {
         self.account.contact = contact;
         self.endpoint.move_to(contact);
-        self.registration.forget_request();
+        self.registration.forget_request(&mut self.endpoint);
     }
 
     /// Takes a datagram that came from `from`.

@@ -84,8 +84,9 @@ impl Dialog {
     }
 
     /// The dialog that an answer to an INVITE of ours makes, read from that answer alone: for a 2xx of a further branch
-    /// of a fork, or one to a call that is already given up.
-    pub(crate) fn of_response(response: &Message<'_>, fallback: SocketAddr) -> Option<Self> {
+    /// of a fork, or one to a call that is already given up. `uri` is the INVITE's own, the target of an answer without a
+    /// Contact that can be read.
+    pub(crate) fn of_response(response: &Message<'_>, uri: Vec<u8>, fallback: SocketAddr) -> Option<Self> {
         let from = response.from()?;
         let to = response.to()?;
         let mut dialog = Self {
@@ -94,7 +95,7 @@ impl Dialog {
             remote_tag: None,
             local: without_parameters(&from),
             remote: without_parameters(&to),
-            target: to.uri_bytes.to_vec(),
+            target: uri,
             routes: Vec::new(),
             local_cseq: response.cseq()?.number,
             remote_cseq: None,
@@ -151,7 +152,7 @@ impl Dialog {
 }
 
 impl Recipe {
-    /// The request's octets. `authorization` is a complete header line or empty.
+    /// The request's octets. `authorization` are complete header lines or empty.
     pub(crate) fn write(&self, via: &[u8], authorization: &str, product: &str) -> Vec<u8> {
         let mut extra = self.extra.clone();
         extra.extend_from_slice(authorization.as_bytes());
@@ -222,9 +223,10 @@ fn without_parameters(value: &NameAddr<'_>) -> Vec<u8> {
     party.to_vec()
 }
 
+/// The first Contact whose URI can be read: another one is nowhere to send to.
 fn contact_uri<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     message.contacts().find_map(|contact| match contact {
-        Contact::Address(address) => Some(address.uri_bytes),
+        Contact::Address(address) => address.uri().map(|_| address.uri_bytes),
         Contact::Star => None,
     })
 }
@@ -251,6 +253,11 @@ mod tests {
         SocketAddr::from(([10, 9, 9, 9], 5060))
     }
 
+    fn of_answer(text: &str) -> Dialog {
+        let answer = parse(text.as_bytes(), &Limits::default()).expect("the test's answer has a shape");
+        Dialog::of_response(&answer, b"sip:clyde@10.2.0.2".to_vec(), fallback()).expect("the answer has all it needs")
+    }
+
     #[test]
     fn the_callee_sees_routes_in_order_and_the_parties_swapped() {
         let invite = parse(INVITE.as_bytes(), &Limits::default()).expect("the test's INVITE is well-formed");
@@ -268,14 +275,23 @@ mod tests {
     fn the_caller_reverses_the_routes_of_the_answer() {
         let text = INVITE.replace("INVITE sip:clyde@10.1.0.2:5060 SIP/2.0", "SIP/2.0 200 OK");
         let text = text.replace("To: sip:clyde@example.com", "To: <sip:clyde@example.com>;tag=to");
-        let answer = parse(text.as_bytes(), &Limits::default()).expect("the test's answer is well-formed");
-        let dialog = Dialog::of_response(&answer, fallback()).expect("the answer has all it needs");
+        let dialog = of_answer(&text);
         let ack = dialog.recipe("ACK", 7);
         assert_eq!(ack.hop, SocketAddr::from(([10, 0, 0, 9], 5070)));
         assert_eq!(ack.extra, b"Route: <sip:10.0.0.9:5070;lr>\r\nRoute: <sip:10.0.0.1:5060;lr>\r\n");
         assert_eq!(ack.from, b"\"B; P\" <sip:bonnie@example.com>;tag=from");
         assert_eq!(ack.to, b"<sip:clyde@example.com>;tag=to");
         assert_eq!(ack.cseq, 7);
+    }
+
+    #[test]
+    fn a_contact_that_cannot_be_read_leaves_the_target_as_it_was() {
+        let text = INVITE.replace("INVITE sip:clyde@10.1.0.2:5060 SIP/2.0", "SIP/2.0 200 OK");
+        let odd = "<sip:bonnie@10.1.0.1:x>";
+        let text = text.replace("<sip:bonnie@10.1.0.1:5060>", odd);
+        assert_eq!(of_answer(&text).target, b"sip:clyde@10.2.0.2");
+        let text = text.replace(odd, &format!("{odd}, <sip:bonnie@10.1.0.1>"));
+        assert_eq!(of_answer(&text).target, b"sip:bonnie@10.1.0.1");
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::login::{Challenged, Login};
 use crate::random::Random;
 use crate::transact::{ClientId, NewRequest, ServerId, Transactions};
 use leg::Leg;
-use sip::check::check;
+use sip::check::{Fault, check};
+use sip::header::Name;
 use sip::message::{Limits, Message, Method, parse};
 use sip::time::Instant;
 use sip::transaction::Timing;
@@ -81,9 +82,9 @@ pub(crate) struct Endpoint {
     /// Call-ID and local tag.
     by_dialog: BTreeMap<(Vec<u8>, Vec<u8>), LegId>,
     agenda: Agenda<LegId>,
-    /// The registrar's last challenge, answered ahead at the next REGISTER as phones do.
-    remembered: Option<Challenged>,
-    /// INVITEs that begin calls answer it ahead too.
+    /// The last challenges to a REGISTER, one for each realm, answered ahead at the next one as phones do.
+    remembered: Vec<Challenged>,
+    /// INVITEs that begin calls answer them ahead too.
     proves_calls_ahead: bool,
     last_leg: u64,
     last_request: u64,
@@ -95,8 +96,11 @@ pub(crate) struct Endpoint {
 struct Task {
     purpose: Purpose,
     recipe: Recipe,
-    proof: Proof,
-    /// The credentials that it was sent with: a header line or empty.
+    /// The challenges that this very request got and answers, one for each realm.
+    answered: Vec<Challenged>,
+    /// How often it was sent again for a challenge.
+    repeats: u8,
+    /// The credentials that it was sent with, also those of older challenges: header lines or empty.
     authorization: String,
 }
 
@@ -112,14 +116,23 @@ enum Purpose {
     None,
 }
 
-/// Which credentials a request was sent with, and so whether another challenge is answered.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Proof {
-    None,
-    /// The answer to an older challenge.
-    Remembered,
-    /// The answer to the challenge that this very request got before, for the given time.
-    Fresh(u8),
+impl Task {
+    /// A request that is sent for the first time, and without credentials.
+    fn new(purpose: Purpose, recipe: Recipe) -> Self {
+        Self { purpose, recipe, answered: Vec::new(), repeats: 0, authorization: String::new() }
+    }
+
+    /// Takes over the challenges that the request got. `false` if there is none that may be answered: of a realm that was
+    /// answered before, only one that calls the nonce stale; else our password is wrong.
+    fn takes(&mut self, challenges: Vec<Challenged>) -> bool {
+        let is_answered = |new: &Challenged| self.answered.iter().any(|old| old.has_realm_of(new));
+        if challenges.is_empty() || challenges.iter().any(|new| !new.stale && is_answered(new)) {
+            return false;
+        }
+        self.answered.retain(|old| !challenges.iter().any(|new| new.has_realm_of(old)));
+        self.answered.extend(challenges);
+        true
+    }
 }
 
 impl Endpoint {
@@ -134,7 +147,7 @@ impl Endpoint {
             legs: BTreeMap::new(),
             by_dialog: BTreeMap::new(),
             agenda: Agenda::new(),
-            remembered: None,
+            remembered: Vec::new(),
             proves_calls_ahead: false,
             last_leg: 0,
             last_request: 0,
@@ -173,13 +186,13 @@ impl Endpoint {
     }
 
     /// Takes a datagram. Keep-alives and what cannot be read are dropped; a request that breaks a rule of RFC 3261 is
-    /// answered as `check` says, without a transaction.
+    /// answered as `check` says, without a transaction, and a response is dropped.
     pub(crate) fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
         let Ok(message) = parse(datagram, &self.limits) else {
             return;
         };
         if !message.is_request() {
-            if check(&message, &self.limits).is_ok() {
+            if is_readable(&message, &self.limits) {
                 self.handle_response(now, &message);
             }
             return;
@@ -245,14 +258,14 @@ impl Endpoint {
         self.transactions.forget_all(|task| task.purpose == Purpose::Owner(id));
     }
 
-    /// A request to be sent for the first time; `is_proven`: with an answer to the remembered challenge, if there is one.
+    /// A request to be sent for the first time; `is_proven`: with answers to the remembered challenges, if there are any.
     fn task(&mut self, purpose: Purpose, recipe: Recipe, is_proven: bool) -> Task {
-        if is_proven && let (Some(challenged), Some(login)) = (&mut self.remembered, &self.settings.login) {
-            let cnonce = self.random.token();
-            let authorization = challenged.answer(login, recipe.method, &recipe.uri, &cnonce);
-            return Task { purpose, recipe, proof: Proof::Remembered, authorization };
+        let mut task = Task::new(purpose, recipe);
+        if is_proven && let Some(login) = &self.settings.login {
+            let recipe = &task.recipe;
+            task.authorization = login.answer(&mut self.remembered, recipe.method, &recipe.uri, &mut self.random);
         }
-        Task { purpose, recipe, proof: Proof::None, authorization: String::new() }
+        task
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -349,6 +362,18 @@ impl Endpoint {
         let due = self.legs.get(&id).and_then(Leg::deadline);
         self.agenda.set(id, due);
     }
+}
+
+/// A response counts also where a Contact or its Max-Forwards is malformed. A 200 to REGISTER lists the bindings of other
+/// devices too, and an INVITE that was accepted has to be acknowledged, whatever its Contact looks like.
+fn is_readable(response: &Message<'_>, limits: &Limits) -> bool {
+    let Err(fault) = check(response, limits) else {
+        return true;
+    };
+    matches!(
+        fault,
+        Fault::Contact | Fault::EmptyValue(Name::Contact) | Fault::Quote(Name::Contact) | Fault::MaxForwards
+    )
 }
 
 /// What we do, for OPTIONS and for refusals (RFC 3261 §11.2 and §21.4.6).

@@ -9,5 +9,11 @@ pub(crate) const SERVER_TRANSACTIONS: usize = 200_000;
 /// Contacts of one user of a PBX; a REGISTER that would exceed it is answered 403.
 pub(crate) const CONTACTS_PER_USER: usize = 10;
 
+/// Realms of one challenge that are answered; those of further ones are passed over.
+pub(crate) const REALMS: usize = 8;
+
+/// Streams of an offer; one with more is answered 488.
+pub(crate) const STREAMS: usize = 32;
+
 /// Requests that a slow PBX holds back at a time; further ones are lost.
 pub(crate) const DELAYED_REQUESTS: usize = 50_000;

@@ -1,9 +1,11 @@
 //! Digest from both sides (RFC 3261 §22): a user agent's answer to a challenge, and a PBX's check of the answer.
 
-use crate::random::mix;
+use crate::limits;
+use crate::random::{Random, mix};
 use sip::digest::{self, Algorithm, Answer, offers_auth};
 use sip::message::Message;
 use sip::time::Instant;
+use sip::value::Challenge;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,6 +17,19 @@ const NONCE_LIFETIME: Duration = Duration::from_secs(300);
 pub(crate) struct Login {
     pub(crate) user: String,
     pub(crate) password: String,
+}
+
+impl Login {
+    /// The complete header lines that answer the challenges for one request, one for each.
+    pub(crate) fn answer(
+        &self,
+        challenges: &mut [Challenged],
+        method: &str,
+        uri: &[u8],
+        random: &mut Random,
+    ) -> String {
+        challenges.iter_mut().map(|challenged| challenged.answer(self, method, uri, &random.token())).collect()
+    }
 }
 
 /// A challenge that we can answer, as often as its issuer lets us.
@@ -32,9 +47,31 @@ pub(crate) struct Challenged {
 }
 
 impl Challenged {
-    /// The strongest challenge of a 401 or 407 that we can answer.
-    pub(crate) fn read(response: &Message<'_>) -> Option<Self> {
-        let challenge = digest::strongest(response.challenges())?;
+    /// What we can answer of a 401 or 407: of each realm the strongest challenge, of servers and of proxies apart
+    /// (RFC 3261 §22.3).
+    pub(crate) fn read(response: &Message<'_>) -> Vec<Self> {
+        let mut realms: Vec<(bool, &[u8])> = Vec::new();
+        for challenge in response.challenges() {
+            let Some(realm) = challenge.realm() else {
+                continue;
+            };
+            if realms.len() < limits::REALMS && !realms.contains(&(challenge.proxy, realm)) {
+                realms.push((challenge.proxy, realm));
+            }
+        }
+        let strongest = realms.into_iter().filter_map(|(proxy, realm)| {
+            let of_realm = |challenge: &Challenge<'_>| challenge.proxy == proxy && challenge.realm() == Some(realm);
+            digest::strongest(response.challenges().filter(of_realm))
+        });
+        strongest.filter_map(|challenge| Self::of(&challenge)).collect()
+    }
+
+    /// Both come from the same realm, of a proxy or not, so that the answer to one takes the place of that to the other.
+    pub(crate) fn has_realm_of(&self, other: &Self) -> bool {
+        self.proxy == other.proxy && self.realm == other.realm
+    }
+
+    fn of(challenge: &Challenge<'_>) -> Option<Self> {
         let algorithm = match challenge.algorithm() {
             Some(token) => Algorithm::from_token(token)?,
             None => Algorithm::Md5,
@@ -52,7 +89,7 @@ impl Challenged {
     }
 
     /// The complete header line that answers the challenge for one request.
-    pub(crate) fn answer(&mut self, login: &Login, method: &str, uri: &[u8], cnonce: &[u8]) -> String {
+    fn answer(&mut self, login: &Login, method: &str, uri: &[u8], cnonce: &[u8]) -> String {
         self.answers = self.answers.saturating_add(1);
         let answer = Answer {
             algorithm: self.algorithm,
@@ -171,7 +208,7 @@ mod tests {
         let start = Instant::from_micros(1_000_000);
         let bytes = challenge_response(&challenger.challenge(start, stale));
         let response = parse(&bytes, &Limits::default()).expect("the test's response is well-formed");
-        let mut challenged = Challenged::read(&response).expect("our own challenge can be answered");
+        let mut challenged = Challenged::read(&response).pop().expect("our own challenge can be answered");
         assert_eq!(challenged.stale, stale);
         let login = Login { user: "b".to_owned(), password: password.to_owned() };
         let bytes = register(&challenged.answer(&login, "REGISTER", b"sip:e", b"cnonce"));
@@ -186,6 +223,32 @@ mod tests {
             let challenger = Challenger::new("example.com", algorithm, 5);
             assert_eq!(verdict(&challenger, Duration::ZERO, "secret", false), Verdict::Proven("b".to_owned()));
         }
+    }
+
+    #[test]
+    fn of_each_realm_the_strongest_challenge_is_read_and_of_proxies_apart() {
+        let line =
+            |realm: &str, nonce: &str, algorithm, proxy| digest::challenge_line(realm, nonce, algorithm, false, proxy);
+        let lines = [
+            line("a", "n1", Algorithm::Md5, false),
+            line("b", "n2", Algorithm::Md5, false),
+            line("a", "n3", Algorithm::Sha256, false),
+            line("a", "n4", Algorithm::Md5, true),
+            "WWW-Authenticate: Digest nonce=\"n5\"\r\nWWW-Authenticate: Digest realm=\"c\"\r\n".to_owned(),
+        ];
+        let bytes = challenge_response(&lines.concat());
+        let response = parse(&bytes, &Limits::default()).expect("the test's response is well-formed");
+        let nonces: Vec<Vec<u8>> = Challenged::read(&response).into_iter().map(|read| read.nonce).collect();
+        assert_eq!(nonces, [b"n3", b"n2", b"n4"]);
+    }
+
+    #[test]
+    fn a_response_of_many_realms_is_read_up_to_the_bound() {
+        let line = |realm: usize| format!("WWW-Authenticate: Digest realm=\"{realm}\", nonce=\"n\"\r\n");
+        let lines: Vec<String> = (0..=limits::REALMS).map(line).collect();
+        let bytes = challenge_response(&lines.concat());
+        let response = parse(&bytes, &Limits::default()).expect("the test's response is well-formed");
+        assert_eq!(Challenged::read(&response).len(), limits::REALMS);
     }
 
     #[test]

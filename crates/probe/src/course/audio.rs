@@ -46,6 +46,8 @@ pub(super) struct Talked {
     held_back: Option<SocketAddr>,
     /// What came back was what we said.
     is_echo: bool,
+    /// We spoke on when nothing came back any more.
+    breaks_off: bool,
 }
 
 impl Talking {
@@ -142,6 +144,9 @@ impl Probe {
         let Stage::Talking(talking) = &self.stage else { return None };
         let quality = talking.reception.quality(talking.sent, self.exchanges.round_trip());
         let quality = (quality.received > 0).then_some(quality);
+        // Nothing came while we spoke on for longer than an echo is under way. Comfort noise: they are there, and silent.
+        let breaks_off = !talking.is_hushed
+            && talking.heard_until.is_some_and(|heard| heard + STILL_UNDER_WAY < talking.spoken_until);
         let talked = Talked {
             call: talking.call,
             time: now.saturating_since(talking.since),
@@ -150,6 +155,7 @@ impl Probe {
             sent: talking.sent,
             held_back: talking.sent_to.filter(|_| talking.held_back * 2 > talking.sent),
             is_echo: talking.reception.hears(talking.source) || quality.is_some_and(|quality| quality.tone),
+            breaks_off,
         };
         if self.is_recording {
             self.recording = talking.reception.samples().to_vec();
@@ -176,11 +182,16 @@ impl Probe {
                 None => Fault::NoAudio { is_closed: self.is_deaf },
             }),
             Some(quality) if quality.mos < least => Some(Fault::Poor { mos: quality.mos, least }),
-            // What is missing at the end shows in no sequence number; of an echo we know how long it has to be.
+            // What is missing at the end shows in no sequence number; of an echo we know how long it has to be. Few packets
+            // alone are no early end: some servers wait before they echo, others say in one packet what we say in two.
             Some(quality)
-                if least > 0.0 && talked.is_echo && talked.is_finished && quality.expected + TAIL < talked.sent =>
+                if least > 0.0
+                    && talked.is_echo
+                    && talked.is_finished
+                    && talked.breaks_off
+                    && quality.expected + TAIL < talked.sent =>
             {
-                Some(Fault::Stopped { after: quality.expected, sent: talked.sent })
+                Some(Fault::Stopped { after: quality.received, sent: talked.sent })
             }
             _ if !talked.is_finished => Some(Fault::Cut { after: talked.time, sent: talked.sent }),
             _ => None,

@@ -73,7 +73,7 @@ pub(super) enum Fault {
         mos: f64,
         least: f64,
     },
-    /// The echo ended before what it is of did.
+    /// The echo ended before what it is of did, after so many packets.
     Stopped {
         after: u64,
         sent: u64,
@@ -150,7 +150,7 @@ impl fmt::Display for Fault {
             Self::NoAudio { is_closed: true } => f.write_str("no audio came back, for the audio port is closed"),
             Self::Poor { mos, least } => write!(f, "the audio that came back has MOS {mos:.2}, less than {least}"),
             Self::Stopped { after, sent } => {
-                write!(f, "the audio that came back stopped after packet {after} of {sent}")
+                write!(f, "the audio that came back stopped early, after {after} of {sent} packets")
             }
             Self::HungUp { after } => {
                 write!(f, "hung up by the other side after {}, in the middle of the audio", seconds(*after))
@@ -215,6 +215,10 @@ mod tests {
             (Fault::OnHold(Direction::SendOnly), "answered, but put the call on hold (sendonly)"),
             (Fault::HungUp { after }, "hung up by the other side after 0.4 s, in the middle of the audio"),
             (Fault::Poor { mos: 3.114, least: 3.5 }, "the audio that came back has MOS 3.11, less than 3.5"),
+            (
+                Fault::Stopped { after: 60, sent: 100 },
+                "the audio that came back stopped early, after 60 of 100 packets",
+            ),
         ];
         for (fault, text) in cases {
             assert_eq!(fault.to_string(), text);

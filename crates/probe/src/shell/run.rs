@@ -308,8 +308,9 @@ fn begin(job: &Job, from: SocketAddr, trusts: &mut Trusts) -> Result<Begun, Star
 
 fn terms(job: &Job, peer: SocketAddr, trusts: &mut Trusts) -> Result<Terms, StartError> {
     let transport = job.plan.transport;
+    let known = if peer == job.plan.proxy { &job.server_name } else { &job.registrar_name };
     let tls = if matches!(transport, Transport::Tls | Transport::Wss) {
-        let name = match &job.server_name {
+        let name = match known {
             Some(name) => ServerName::try_from(name.clone())
                 .map_err(|_| StartError::Certificates { text: format!("{name} is no name of a server") })?,
             None => ServerName::from(peer.ip()),
@@ -318,8 +319,8 @@ fn terms(job: &Job, peer: SocketAddr, trusts: &mut Trusts) -> Result<Terms, Star
     } else {
         None
     };
-    let host = matches!(transport, Transport::Ws | Transport::Wss)
-        .then(|| job.server_name.clone().unwrap_or_else(|| peer.to_string()));
+    let host =
+        matches!(transport, Transport::Ws | Transport::Wss).then(|| known.clone().unwrap_or_else(|| peer.to_string()));
     Ok(Terms { tls, host })
 }
 

@@ -125,6 +125,7 @@ fn call(proxy: SocketAddr, transport: Transport, limit: Duration) -> Job {
         local: None,
         trust: Trust::Off,
         server_name: None,
+        registrar_name: None,
         linger: Linger::Stop,
         record: false,
     }
@@ -269,6 +270,41 @@ fn what_does_not_speak_tls_is_told() {
     assert!(lasted < ms(1_500), "{lasted:?}");
 }
 
+/// Takes one connection, and tells what came on it until the other side closed it.
+fn listening() -> (SocketAddr, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the probe connects");
+        let mut octets = Vec::new();
+        let _ended = io::Read::read_to_end(&mut stream, &mut octets);
+        String::from_utf8_lossy(&octets).into_owned()
+    });
+    (address, server)
+}
+
+/// A call over WebSockets at which both have a name of their own.
+fn named(proxy: SocketAddr, registrar: SocketAddr) -> Job {
+    let mut job = call(proxy, Transport::Ws, ms(400));
+    job.plan.registrar = Some(registrar);
+    job.server_name = Some("proxy.example".to_owned());
+    job.registrar_name = Some("registrar.example".to_owned());
+    job
+}
+
+#[test]
+fn a_registrar_is_asked_for_by_its_own_name() {
+    let ((proxy, at_proxy), (registrar, at_registrar)) = (listening(), listening());
+    report(named(proxy, registrar));
+    let (both, at_both) = listening();
+    report(named(both, both));
+    for (server, name) in [(at_proxy, "proxy.example"), (at_registrar, "registrar.example"), (at_both, "proxy.example")]
+    {
+        let asked = server.join().expect("the server went through");
+        assert!(asked.contains(&format!("\r\nHost: {name}\r\n")), "{name}: {asked}");
+    }
+}
+
 #[test]
 fn many_at_once_are_told_one_by_one() {
     let mut runner = Runner::new();
@@ -315,6 +351,14 @@ fn what_keeps_a_probe_from_starting_is_told_with_what_to_do() {
         (Job { local: Some((IpAddr::V6(Ipv6Addr::LOCALHOST), None)), ..plain() }, "addresses of one kind"),
         (secure(Trust::File(PathBuf::from("/nowhere/ca.pem"))), "/nowhere/ca.pem"),
         (Job { server_name: Some("no name".to_owned()), ..secure(Trust::Off) }, "no name"),
+        (
+            Job {
+                plan: Plan { registrar: Some(taken), ..secure(Trust::Off).plan },
+                registrar_name: Some("no registrar".to_owned()),
+                ..secure(Trust::Off)
+            },
+            "no registrar",
+        ),
     ];
     let mut runner = Runner::new();
     for (job, wanted) in cases {

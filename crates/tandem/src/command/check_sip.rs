@@ -9,10 +9,10 @@ mod words;
 
 pub(crate) use arguments::Arguments;
 
-use prepare::{Goal, Place};
+use prepare::Goal;
 use probe::shell::{Job, Linger, Runner, StartError};
 use probe::{CallPlan, Kind, Plan, Report, State};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -119,13 +119,15 @@ fn check(arguments: &Arguments, stop: &AtomicBool) -> Result<Report, Refusal> {
         expires: EXPIRES,
         thresholds: prepare::thresholds(arguments),
     };
-    let server_name = match route.proxy.host {
-        Place::Name(name) => Some(name),
-        Place::Address(_) => None,
+    let job = Job {
+        plan,
+        local: arguments.leg,
+        trust: arguments.tls_verify.clone(),
+        server_name: route.proxy.into_name(),
+        registrar_name: route.registrar.and_then(Goal::into_name),
+        linger: Linger::Stop,
+        record: wav.is_some(),
     };
-    let trust = arguments.tls_verify.clone();
-    let record = wav.is_some();
-    let job = Job { plan, local: arguments.leg, trust, server_name, linger: Linger::Stop, record };
     let mut report = call(job, stop)?;
     if let Some(file) = wav
         && let Err(error) = files::write(file, &report.recording)
@@ -155,7 +157,8 @@ fn call(job: Job, stop: &AtomicBool) -> Result<Report, Refusal> {
     Err(Refusal::unknown("the check ended without a report".to_owned()))
 }
 
-/// True from the first signal on; a second Ctrl-C ends the program at once, a second SIGTERM does not: `timeout` sends it twice.
+/// True from the first signal on, that of a closed terminal too; a second Ctrl-C ends the program at once, a second SIGTERM does not:
+/// `timeout` sends it twice.
 fn stop_at_signals() -> Result<Arc<AtomicBool>, Refusal> {
     let stop = Arc::new(AtomicBool::new(false));
     let status = i32::from(State::Unknown.exit_code());
@@ -163,6 +166,7 @@ fn stop_at_signals() -> Result<Arc<AtomicBool>, Refusal> {
     flag::register_conditional_shutdown(SIGINT, status, Arc::clone(&stop))
         .and_then(|_| flag::register(SIGINT, Arc::clone(&stop)))
         .and_then(|_| flag::register(SIGTERM, Arc::clone(&stop)))
+        .and_then(|_| flag::register(SIGHUP, Arc::clone(&stop)))
         .map_err(|error| Refusal::unknown(format!("cannot listen to signals: {error}")))?;
     Ok(stop)
 }

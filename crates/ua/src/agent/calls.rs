@@ -203,6 +203,7 @@ impl UserAgent {
         };
         call.version += 1;
         let Some(body) = call.description(offer, &self.payloads) else {
+            call.version -= 1;
             self.endpoint.refuse(now, leg, 488, b"");
             return self.tell(Event::Reinvited { call: CallId(leg.0), code: 488 });
         };
@@ -270,7 +271,7 @@ impl Call {
         if offer.is_empty() {
             return Some(media::offer(self.session, self.version, self.media, payloads));
         }
-        media::answer(self.session, self.version, self.media, payloads, &sdp::read(offer)?)
+        media::answer(self.session, self.version, self.media, payloads, offer)
     }
 }
 

@@ -94,8 +94,8 @@ impl Registration {
     }
 
     /// The answer to the REGISTER under way no longer matters: it went to, or asked for, an address that is not ours now.
-    pub(super) fn forget_request(&mut self) {
-        if self.pending.take().is_some() {
+    pub(super) fn forget_request(&mut self, endpoint: &mut Endpoint) {
+        if self.abandon(endpoint) {
             self.due = Some(Instant::default());
         }
     }
@@ -188,16 +188,8 @@ impl Registration {
     }
 
     fn send(&mut self, now: Instant, account: &Account, endpoint: &mut Endpoint) {
-        let taken = match self.pending.take() {
-            Some(earlier) => {
-                // What it asks for is not wanted any more: it must not answer a late challenge. It may have used further
-                // numbers for its credentials already, and the same number twice would be a merged request.
-                endpoint.forget_request(earlier);
-                NUMBERS_OF_ONE
-            }
-            None => 0,
-        };
-        self.cseq = self.cseq.wrapping_add(1 + taken);
+        self.abandon(endpoint);
+        self.cseq = self.cseq.wrapping_add(1);
         self.due = None;
         let party = account.address_of_record();
         let recipe = Recipe {
@@ -213,6 +205,18 @@ impl Registration {
             hop: self.registrar.unwrap_or(account.proxy),
         };
         self.pending = Some(endpoint.request(now, recipe));
+    }
+
+    /// What the REGISTER under way asks for is not wanted any more: it must not answer a late challenge. It may have used
+    /// further numbers for its credentials already, and the same number twice would be a merged request. `false` if there
+    /// is none under way.
+    fn abandon(&mut self, endpoint: &mut Endpoint) -> bool {
+        let Some(earlier) = self.pending.take() else {
+            return false;
+        };
+        endpoint.forget_request(earlier);
+        self.cseq = self.cseq.wrapping_add(NUMBERS_OF_ONE);
+        true
     }
 }
 

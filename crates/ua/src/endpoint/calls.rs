@@ -1,7 +1,7 @@
 //! What the owner of an endpoint can do with calls.
 
 use super::leg::{Cancel, Exchange, Leg, LegId, Stage, Unacknowledged};
-use super::{ALLOW, Endpoint, Notice, Proof, Purpose, Task};
+use super::{ALLOW, Endpoint, Notice, Purpose, Task};
 use crate::dialog::{Dialog, response_with_body};
 use crate::transact::ServerId;
 use sip::header::Name;
@@ -72,8 +72,7 @@ impl Endpoint {
         recipe.contact = Some(contact);
         recipe.extra.extend_from_slice(ALLOW);
         recipe.body = body;
-        let purpose = Purpose::Reinvite(id);
-        self.invite(now, id, Task { purpose, recipe, proof: Proof::None, authorization: String::new() });
+        self.invite(now, id, Task::new(Purpose::Reinvite(id), recipe));
         true
     }
 
@@ -229,7 +228,7 @@ impl Endpoint {
         let cseq = leg.next_cseq();
         let recipe = leg.dialog.recipe("BYE", cseq);
         self.arm(id);
-        self.start(now, Task { purpose: Purpose::Bye(id), recipe, proof: Proof::None, authorization: String::new() });
+        self.start(now, Task::new(Purpose::Bye(id), recipe));
     }
 
     /// What the leg does by itself when its deadline has come.

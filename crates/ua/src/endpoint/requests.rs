@@ -124,6 +124,8 @@ impl Endpoint {
         match request.method() {
             Method::Invite => self.on_reinvite(now, server, request, id),
             Method::Bye => self.on_bye(now, server, request, id),
+            // A 200 would have to answer the offer (RFC 3311 §5.2); without one an UPDATE only refreshes the dialog.
+            Method::Update if !request.body().is_empty() => self.answer(now, server, request, 488, b""),
             Method::Update => {
                 leg.dialog.refresh_target(request);
                 let contact = [&b"Contact: "[..], &self.contact(), b"\r\n"].concat();

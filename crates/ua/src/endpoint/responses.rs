@@ -1,14 +1,14 @@
 //! Responses to requests of ours, and requests that nobody answered (RFC 3261 §8.1.3, §13.2.2, §14.1, §15.1.1 and §22.2).
 
 use super::leg::{Cancel, Exchange, Leg, LegId, Stage};
-use super::{Endpoint, Notice, Proof, Purpose, RequestId, Task};
+use super::{Endpoint, Notice, Purpose, RequestId, Task};
 use crate::dialog::{Dialog, remote_tag_of};
 use crate::login::Challenged;
 use crate::transact::ClientId;
 use sip::message::Message;
 use sip::time::Instant;
 
-/// How often one request answers a challenge: again only when told that the nonce was stale.
+/// How often one request is sent again for a challenge: of a further realm on its way, or because the nonce was stale.
 const CHALLENGES_ANSWERED: u8 = 3;
 
 impl Endpoint {
@@ -45,22 +45,19 @@ impl Endpoint {
         }
     }
 
-    /// Sends the request again with credentials, if that may help (RFC 3261 §22.2).
+    /// Sends the request again with credentials for every realm that asked so far, if that may help (RFC 3261 §22.2 and
+    /// §22.3).
     fn answers_challenge(&mut self, now: Instant, client: ClientId, response: &Message<'_>) -> bool {
         let Some(login) = self.settings.login.clone() else {
-            return false;
-        };
-        let Some(mut challenged) = Challenged::read(response) else {
             return false;
         };
         let Some(mut task) = self.transactions.task(client).cloned() else {
             return false;
         };
-        let attempt = match task.proof {
-            Proof::None | Proof::Remembered => 1,
-            Proof::Fresh(attempt) if challenged.stale && attempt < CHALLENGES_ANSWERED => attempt + 1,
-            Proof::Fresh(_) => return false,
-        };
+        if task.repeats >= CHALLENGES_ANSWERED || !task.takes(Challenged::read(response)) {
+            return false;
+        }
+        task.repeats += 1;
         task.recipe.cseq = match task.purpose {
             Purpose::None => return false,
             Purpose::Owner(_) => task.recipe.cseq.wrapping_add(1),
@@ -73,11 +70,10 @@ impl Endpoint {
                 None => return false,
             },
         };
-        let cnonce = self.random.token();
-        task.authorization = challenged.answer(&login, task.recipe.method, &task.recipe.uri, &cnonce);
-        task.proof = Proof::Fresh(attempt);
-        if task.recipe.method == "REGISTER" {
-            self.remembered = Some(challenged);
+        let recipe = &task.recipe;
+        task.authorization = login.answer(&mut task.answered, recipe.method, &recipe.uri, &mut self.random);
+        if recipe.method == "REGISTER" {
+            self.remembered.clone_from(&task.answered);
         }
         match task.purpose {
             Purpose::Invite(leg) | Purpose::Reinvite(leg) => self.invite(now, leg, task),
@@ -149,12 +145,13 @@ impl Endpoint {
         };
         dialog.local_cseq = dialog.local_cseq.wrapping_add(1);
         let recipe = dialog.recipe("BYE", dialog.local_cseq);
-        self.start(now, Task { purpose: Purpose::None, recipe, proof: Proof::None, authorization: String::new() });
+        self.start(now, Task::new(Purpose::None, recipe));
     }
 
     /// The sender of a 2xx must get its ACK even where no leg waits for it.
     fn acknowledge_stray(&mut self, client: ClientId, response: &Message<'_>) -> Option<Dialog> {
-        let dialog = Dialog::of_response(response, self.settings.fallback)?;
+        let uri = self.transactions.task(client)?.recipe.uri.clone();
+        let dialog = Dialog::of_response(response, uri, self.settings.fallback)?;
         let recipe = dialog.recipe("ACK", dialog.local_cseq);
         let bytes = self.write_acknowledgement(&recipe, "");
         let tag = dialog.remote_tag.clone().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Two user agents wired directly to each other.
 
-use crate::world::{World, address, answering, media, text};
+use crate::world::{Sent, World, address, answering, media, text};
 use std::net::SocketAddr;
 use std::time::Duration;
 use ua::{Answering, CallId, Event};
@@ -340,6 +340,110 @@ fn a_request_out_of_order_within_a_call_is_refused() {
     world.inject(bonnie, clyde, new.as_bytes());
     world.run_for(Duration::from_millis(50));
     assert_eq!(world.labels(), ["INFO", "INFO", "500 INFO", "200 INFO"]);
+}
+
+#[test]
+fn an_answer_with_a_contact_that_cannot_be_read_is_acknowledged_and_can_be_hung_up() {
+    let mut world = World::new();
+    let bonnie = world.phone("bonnie", address(1), address(9));
+    let placed = call(&mut world, bonnie);
+    world.answer_last(200, "Contact: <sip:clyde@10.0.0.2:x>\r\n");
+    world.at(bonnie, |agent, now| agent.hang_up(now, placed));
+    world.answer_last(200, "");
+    assert_eq!(world.labels(), ["INVITE", "200 INVITE", "ACK", "BYE", "200 BYE"]);
+    for label in ["ACK", "BYE"] {
+        let sent = world.sent(label)[0];
+        let uri = sent.with(|message| message.request_line().map(|line| text(line.uri)));
+        assert_eq!(uri.as_deref(), Some("sip:clyde@example.com"), "where the INVITE went");
+        assert_eq!(sent.to, address(9));
+    }
+    assert_eq!(world.events_of(bonnie).last(), Some(&Event::Ended { call: placed, by_us: true, code: 200 }));
+}
+
+/// A session description of the test's own, with these streams.
+fn description(streams: &str) -> String {
+    format!("v=0\r\no=- 1 1 IN IP4 10.0.0.9\r\ns=-\r\nc=IN IP4 10.0.0.9\r\nt=0 0\r\n{streams}\r\n")
+}
+
+fn with_body(message: &str, body: &str) -> String {
+    let length = body.len();
+    let end = format!("Content-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{body}");
+    message.replace("Content-Length: 0\r\n\r\n", &end)
+}
+
+/// A request within the call that is up, made of the ACK on the wire.
+fn within_the_call(world: &World, method: &str, cseq: u32) -> String {
+    let ack = text(&world.sent("ACK")[0].bytes);
+    let request = ack.replace("ACK sip", &format!("{method} sip"));
+    let request = request.replace("CSeq: 1 ACK", &format!("CSeq: {cseq} {method}"));
+    request.replace("z9hG4bK", &format!("z9hG4bK{method}{cseq}"))
+}
+
+fn streams_of(sent: &Sent) -> Vec<String> {
+    let body = sent.with(|message| text(message.body()));
+    body.lines().filter(|line| line.starts_with("m=")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_reinvite_without_audio_leaves_the_session_as_it_was_and_further_streams_are_refused() {
+    let (mut world, bonnie, clyde) = pair();
+    call(&mut world, bonnie);
+    world.run_for(SECOND);
+    let taken = incoming(&world, clyde);
+    for (streams, cseq) in [("m=audio 4002 RTP/AVP 101", 8), ("m=audio 0 RTP/AVP 0", 9)] {
+        let reinvite = with_body(&within_the_call(&world, "INVITE", cseq), &description(streams));
+        world.inject(bonnie, clyde, reinvite.as_bytes());
+        world.run_for(Duration::from_millis(50));
+        assert_eq!(world.labels().last().map(String::as_str), Some("488 INVITE"), "{streams}");
+        assert_eq!(world.agents[&clyde].remote_media(taken), Some(media(bonnie)));
+        assert_eq!(world.agents[&clyde].calls(), 1);
+    }
+    let streams = "m=video 5000 RTP/AVP 96\r\nm=audio 4002 RTP/AVP 0\r\nm=text 0 RTP/AVP 98";
+    let reinvite = with_body(&within_the_call(&world, "INVITE", 10), &description(streams));
+    world.inject(bonnie, clyde, reinvite.as_bytes());
+    world.run_for(Duration::from_millis(50));
+    let answers = world.sent("200 INVITE");
+    let expected = ["m=video 0 RTP/AVP 96", "m=audio 4000 RTP/AVP 0", "m=text 0 RTP/AVP 98"];
+    assert_eq!(streams_of(answers[1]), expected);
+    let body = answers[1].with(|message| text(message.body()));
+    assert!(body.contains(" 2 IN IP4 "), "what was refused is no version of the session: {body}");
+    assert_eq!(world.agents[&clyde].remote_media(taken), Some(SocketAddr::from(([10, 0, 0, 9], 4_002))));
+}
+
+#[test]
+fn the_offer_of_a_call_is_answered_stream_by_stream_or_not_at_all() {
+    for (streams, expected) in [
+        ("m=audio 4002 RTP/AVP 8\r\nm=video 5000 RTP/AVP 96", "200 INVITE"),
+        ("m=audio 4002 RTP/AVP 9 101", "488 INVITE"),
+        ("m=audio 0 RTP/AVP 8", "488 INVITE"),
+    ] {
+        let (mut world, _, clyde) = pair();
+        let invite = text(&request("INVITE", "one", "To: <sip:clyde@example.com>\r\n", 1));
+        world.inject(address(9), clyde, with_body(&invite, &description(streams)).as_bytes());
+        world.run_for(Duration::from_millis(200));
+        let answers = world.sent(expected);
+        assert_eq!(answers.len(), 1, "{streams}");
+        let written = streams_of(answers[0]);
+        let is_accepted = expected.starts_with("200");
+        assert_eq!(is_accepted, written == ["m=audio 4000 RTP/AVP 8", "m=video 0 RTP/AVP 96"], "{written:?}");
+    }
+}
+
+#[test]
+fn an_update_refreshes_the_dialog_and_its_offer_is_refused() {
+    let (mut world, bonnie, clyde) = pair();
+    call(&mut world, bonnie);
+    world.run_for(SECOND);
+    let taken = incoming(&world, clyde);
+    let offer = with_body(&within_the_call(&world, "UPDATE", 8), &description("m=audio 4002 RTP/AVP 0"));
+    let refresh = within_the_call(&world, "UPDATE", 9);
+    world.forget();
+    for update in [offer, refresh] {
+        world.inject(bonnie, clyde, update.as_bytes());
+        world.run_for(Duration::from_millis(50));
+    }
+    assert_eq!(world.labels(), ["UPDATE", "488 UPDATE", "UPDATE", "200 UPDATE"]);
+    assert_eq!(world.agents[&clyde].remote_media(taken), Some(media(bonnie)));
 }
 
 #[test]

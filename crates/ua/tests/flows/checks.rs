@@ -118,11 +118,11 @@ fn the_other_sides_description_is_kept_and_only_our_payloads_are_offered() {
     let bonnie = world.phone("bonnie", address(1), address(2));
     let clyde = world.phone("clyde", address(2), address(1));
     world.at(bonnie, |agent, _| agent.set_payloads(&[0, 101]));
-    world.at(clyde, |agent, _| agent.set_payloads(&[8, 101]));
+    world.at(clyde, |agent, _| agent.set_payloads(&[8, 0, 101]));
     let call = world.at(bonnie, |agent, now| agent.call(now, "sip:clyde@example.com", media(bonnie)));
     assert_eq!(world.agents[&bonnie].remote_session(call), None);
     world.run_for(SECOND);
     let session = world.agents[&bonnie].remote_session(call).expect("clyde answered with a description");
-    assert_eq!(session.payloads, [101], "of what is offered and his own");
+    assert_eq!(session.payloads, [0, 101], "of what is offered and his own");
     assert_eq!(session.audio_port, 4_000);
 }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod calls_through_a_pbx;
+mod challenges;
 mod checks;
 mod loss;
 mod registrations;

@@ -204,6 +204,43 @@ fn a_phone_that_moved_registers_its_new_address() {
 }
 
 #[test]
+fn a_phone_that_moves_while_it_registers_asks_anew_for_its_new_address_only() {
+    let mut world = World::new();
+    let bonnie = world.phone("bonnie", address(1), address(9));
+    world.at(bonnie, UserAgent::register);
+    world.answer_last(401, "WWW-Authenticate: Digest realm=\"example.com\", nonce=\"n\"\r\n");
+    assert_eq!(world.sent("REGISTER")[1].header("CSeq").as_deref(), Some("2 REGISTER"));
+    let mut agent = world.agents.remove(&bonnie).expect("the test made this phone");
+    agent.move_to(address(77));
+    world.agents.insert(address(77), agent);
+    world.forget();
+    world.run_for(SECOND * 4);
+    assert!(world.sent("REGISTER").len() > 1, "nobody answers, so it is repeated");
+    for sent in world.sent("REGISTER") {
+        assert_eq!(sent.header("Contact").as_deref(), Some("<sip:bonnie@10.0.0.77:5060>"));
+        assert_eq!(sent.header("CSeq").as_deref(), Some("6 REGISTER"), "the numbers of the old one are used up");
+    }
+}
+
+#[test]
+fn an_odd_line_in_the_answer_does_not_hide_what_we_were_granted() {
+    let ours = "<sip:bonnie@10.0.0.1:5060>;expires=33";
+    for lines in [
+        format!("Contact: <sip:bonnie@10.0.0.7:x>;expires=5, {ours}\r\n"),
+        format!("Contact: sip:bonnie@10.0.0.7?a=b\r\nContact: {ours}\r\n"),
+        format!("Contact: {ours}, \r\n"),
+        format!("Contact: {ours}\r\nContact: \"odd <sip:bonnie@10.0.0.7>\r\n"),
+        format!("Max-Forwards: x\r\nContact: {ours}\r\n"),
+    ] {
+        let mut world = World::new();
+        let bonnie = world.phone("bonnie", address(1), address(9));
+        world.at(bonnie, UserAgent::register);
+        world.answer_last(200, &lines);
+        assert_eq!(world.events_of(bonnie), [Event::Registered { expires: 33 }], "{lines}");
+    }
+}
+
+#[test]
 fn a_user_may_not_register_another_one() {
     let mut world = World::new();
     let pbx = world.pbx("one", address(10), None);

@@ -1,7 +1,8 @@
 //! The network of these tests: delivers datagrams after a fixed time, loses those it is told to, and writes all down.
 
+use sip::build;
 use sip::digest::Algorithm;
-use sip::message::{Limits, Message, parse};
+use sip::message::{Limits, Message, Method, parse};
 use sip::time::Instant;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -146,6 +147,17 @@ impl World {
     /// Puts a datagram of the test's own on the wire.
     pub(crate) fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.send(from, to, bytes.to_vec());
+    }
+
+    /// Answers the last request on the wire, for whoever it was sent to, and lets the answer arrive.
+    pub(crate) fn answer_last(&mut self, code: u16, lines: &str) {
+        let is_asking = |sent: &&Sent| sent.with(|message| message.is_request() && message.method() != Method::Ack);
+        let request = self.wire.iter().rev().find(is_asking).expect("somebody asked something");
+        let (asked, asking) = (request.to, request.from);
+        let mut bytes = Vec::new();
+        request.with(|message| build::response(message, code, None, Some(b"far"), lines.as_bytes(), &mut bytes));
+        self.inject(asked, asking, &bytes);
+        self.run_for(LATENCY);
     }
 
     /// Labels of what went between two addresses, in both directions.

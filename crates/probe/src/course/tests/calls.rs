@@ -1,6 +1,7 @@
 //! Calls, good ones and bad ones.
 
 use super::world::{World, answer_with, answering, call, pbx, plan, reply};
+use crate::audio::tone;
 use crate::plan::{CallPlan, Kind, Plan, Sound};
 use crate::report::{Figure, Range, State, Threshold};
 use crate::{Report, Unreachable};
@@ -91,9 +92,11 @@ fn silence_is_said_and_is_critical_only_for_who_expects_audio() {
     assert_eq!(report.text, "no audio came back, for the audio port is closed");
 }
 
+/// Which packets come back.
+type Arrives = fn(u64) -> bool;
+
 #[test]
 fn audio_that_ends_early_is_told_and_is_no_fault() {
-    type Arrives = fn(u64) -> bool;
     let cases: [(Arrives, &str); 3] = [
         (|packet| packet < 60, "60 of 100 packets came back, the last after 1.2 s, MOS 4."),
         (|packet| packet < 70, "70 of 100 packets came back, MOS 4."),
@@ -111,10 +114,64 @@ fn audio_that_ends_early_is_told_and_is_no_fault() {
 }
 
 #[test]
+fn with_a_least_score_an_echo_must_not_end_early_but_may_begin_late() {
+    let cases: [(Arrives, State, &str); 5] = [
+        (|packet| packet < 60, State::Critical, "the audio that came back stopped early, after 60 of 100 packets"),
+        (|packet| packet < 85, State::Critical, "the audio that came back stopped early, after 85 of 100 packets"),
+        // Lost at the very end, or still under way.
+        (|packet| packet < 90, State::Ok, "90 of 100 packets came back, MOS 4."),
+        // It answers, waits for a second, and echoes.
+        (|packet| packet >= 50, State::Ok, "50 of 100 packets came back, MOS 4."),
+        (
+            |packet| (50..80).contains(&packet),
+            State::Critical,
+            "the audio that came back stopped early, after 30 of 100 packets",
+        ),
+    ];
+    for (echo, state, text) in cases {
+        let mut world = World::home();
+        world.echo = echo;
+        let report = world.run(call_with(false, 3.5));
+        assert_eq!(report.state, state, "{}", report.line());
+        assert!(report.text.contains(text), "{}", report.text);
+    }
+}
+
+/// A call that wants a least score: the tone comes back so long after it was said, in packets of so many octets.
+fn packed_anew(delay: Duration, octets: usize) -> Report {
+    let mut world = World::home();
+    world.echo = |_| false;
+    world.start(call_with(false, 3.5));
+    // The call is up after 110 ms, and packets leave at multiples of 20 ms.
+    world.run_for(Duration::from_millis(120) + delay);
+    let sound = tone();
+    for (number, payload) in sound.samples.chunks(octets).enumerate() {
+        let (sequence, timestamp) = (number as u16, (number * octets) as u32);
+        let mut bytes = Vec::new();
+        let packet = rtp::Packet { marker: number == 0, payload_type: 0, sequence, timestamp, ssrc: 1, payload };
+        rtp::write(&packet, &mut bytes);
+        world.act(|probe, now| probe.handle_audio(now, &bytes));
+        world.run_for(Duration::from_micros(octets as u64 * 125));
+    }
+    world.finish()
+}
+
+#[test]
+fn long_packets_and_long_ways_are_no_early_end() {
+    // A server that sends a packet each 40 ms, and one half a second away, whose last packets come when we have hung up.
+    for (delay, octets, packets) in [(40, 320, 50), (510, 160, 84)] {
+        let report = packed_anew(Duration::from_millis(delay), octets);
+        assert_eq!(report.state, State::Ok, "{}", report.line());
+        let text = format!("{packets} of 100 packets came back, MOS 4.");
+        assert!(report.text.contains(&text), "{}", report.text);
+    }
+}
+
+#[test]
 fn comfort_noise_is_no_early_end() {
     let mut world = World::home();
     world.echo = |packet| packet < 20;
-    world.start(call_with(true, 0.0));
+    world.start(call_with(true, 3.5));
     world.run_for(Duration::from_secs(1));
     let mut noise = Vec::new();
     let packet = rtp::Packet { marker: false, payload_type: 13, sequence: 0, timestamp: 0, ssrc: 1, payload: &[0x40] };

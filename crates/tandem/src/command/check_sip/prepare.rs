@@ -124,6 +124,14 @@ impl Goal {
         Self { host, port }
     }
 
+    /// What it is called, if it is not written as an address.
+    pub(super) fn into_name(self) -> Option<String> {
+        match self.host {
+            Place::Name(name) => Some(name),
+            Place::Address(_) => None,
+        }
+    }
+
     /// The host, as it stands in a URI.
     fn host_text(&self) -> String {
         match &self.host {
@@ -237,6 +245,19 @@ mod tests {
         for (words, wanted) in cases {
             assert_eq!(told(words).as_deref(), Ok(wanted), "{words}");
         }
+    }
+
+    #[test]
+    fn proxy_and_registrar_have_names_of_their_own() {
+        let names = |words: &str| match route(&arguments(words)) {
+            Ok(route) => (route.proxy.into_name(), route.registrar.and_then(Goal::into_name)),
+            Err(refusal) => panic!("{}", refusal.text),
+        };
+        let name = |name: &str| Some(name.to_owned());
+        assert_eq!(names("-P p.org -R R.org. b c"), (name("p.org"), name("r.org")));
+        assert_eq!(names("-P 10.0.0.9 -R r.org:5061 b c"), (None, name("r.org")));
+        assert_eq!(names("-P p.org -R 10.0.0.9 b c"), (name("p.org"), None));
+        assert_eq!(names("-P p.org b c"), (name("p.org"), name("p.org")));
     }
 
     #[test]

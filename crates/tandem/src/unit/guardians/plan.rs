@@ -146,6 +146,8 @@ impl About<'_> {
             local: None,
             trust: trust(&self.backend.verify),
             server_name: self.backend.host.clone(),
+            // Whoever is registered at is the backend itself.
+            registrar_name: None,
             linger,
             record: false,
         }))
