@@ -1,7 +1,7 @@
 //! The response context of RFC 3261 §16: one server transaction, the client transactions made for it, and what came of them.
 
 use crate::directory::{DialogKey, Directory};
-use crate::id::FarmId;
+use crate::id::{BackendId, FarmId};
 use crate::io::{Flow, Packet};
 use crate::machine::{Client, Server};
 use crate::pool::{BackendState, CallTicket, WorkTicket};
@@ -183,6 +183,8 @@ pub(crate) enum Choice {
     },
     /// Places that egress leads to: that of the newest attempt, then those not tried yet, best first.
     Places(Vec<Flow>),
+    /// The boxes that hold a binding of the called user, for a request of another box; after them his phone.
+    Holders { tried: SmallVec<[BackendId; 2]> },
 }
 
 /// What becomes of a request whose flow to a phone fails.
@@ -279,7 +281,6 @@ impl Context {
 mod tests {
     use super::*;
     use crate::directory::Dialog;
-    use crate::id::BackendId;
     use crate::io::unit::{VIP, flow};
     use crate::pool::world::at;
     use crate::settings::Limits;

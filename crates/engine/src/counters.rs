@@ -34,6 +34,8 @@ pub enum Counter {
     TransactionLimit,
     BindingLimit,
     DialogLimit,
+    /// Calls refused by the backend that holds their callee's registration: told once a second at most.
+    AffinityRefused,
     /// Error answers not sent because their receiver had enough of them.
     AnswersWithheld,
     /// Requests by `sips` that would leave TLS, and requests by `sip` for whom only TLS would do (RFC 5630).
@@ -42,9 +44,10 @@ pub enum Counter {
     LargeOverStream,
     /// … and those that had none.
     LargeOverUdp,
+    /// Requests that no datagram can hold, to a next hop without a stream.
+    LargeRefused,
     /// Responses not sent because they would go to a broadcast, multicast or unspecified address.
     UnsafeDestination,
-    OpenRelayRefused,
     CallsStarted,
     CallsEnded,
     Pings,
@@ -61,7 +64,7 @@ pub enum Counter {
 
 impl Counter {
     /// All counters with their metric names, in display order.
-    pub const ALL: [(Self, &'static str); 36] = [
+    pub const ALL: [(Self, &'static str); 37] = [
         (Self::Requests, "requests"),
         (Self::Responses, "responses"),
         (Self::RequestsForwarded, "requests_forwarded"),
@@ -84,12 +87,13 @@ impl Counter {
         (Self::TransactionLimit, "transaction_limit"),
         (Self::BindingLimit, "binding_limit"),
         (Self::DialogLimit, "dialog_limit"),
+        (Self::AffinityRefused, "affinity_refused"),
         (Self::AnswersWithheld, "answers_withheld"),
         (Self::SipsRefused, "sips_refused"),
         (Self::LargeOverStream, "large_over_stream"),
         (Self::LargeOverUdp, "large_over_udp"),
+        (Self::LargeRefused, "large_refused"),
         (Self::UnsafeDestination, "unsafe_destination"),
-        (Self::OpenRelayRefused, "open_relay_refused"),
         (Self::CallsStarted, "calls_started"),
         (Self::CallsEnded, "calls_ended"),
         (Self::Pings, "pings"),

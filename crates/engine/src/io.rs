@@ -72,12 +72,14 @@ pub enum Input<'a> {
     /// The kernel says that a message of ours did not reach `flow.remote`. `returned` is what it returned of the datagram (an
     /// ICMP error's quotation, or the whole datagram where sending itself failed): believed only when it holds a branch of ours.
     Undelivered { flow: Flow, returned: &'a [u8] },
+    /// The same of a message that a limit of ours kept back (a queue, connections, descriptors): it says nothing of the peer.
+    Unsent { flow: Flow, returned: &'a [u8] },
 }
 
 /// What a shard asks of the shell.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Send this message. Nothing answers it; a failure comes back as [`Input::Undelivered`].
+    /// Send this message. Nothing answers it; a failure comes back as [`Input::Undelivered`] or [`Input::Unsent`].
     Send { flow: Flow, packet: Packet },
     /// Tell the operator. Nothing answers it.
     Event(Event),

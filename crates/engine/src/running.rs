@@ -230,9 +230,10 @@ fn configured(
     (states.collect(), events)
 }
 
-/// The guardians of a backend: those of all services that use it, each once.
+/// The guardians of a backend: those of all services that use it, each once. Whom a name leads to as well is in no service while
+/// another address of that name is in use; it has the name's guardians, or nobody would see it come back.
 pub fn guardians_of(farm: &Farm, backend: &Backend) -> Vec<Arc<Guardian>> {
-    let uses = |service: &&Service| service.backends.iter().any(|&index| farm.backends[index].id == backend.id);
+    let uses = |service: &&Service| service.backends.iter().any(|&index| farm.backends[index].name == backend.name);
     let mut guardians: Vec<Arc<Guardian>> = Vec::new();
     for guardian in farm.services.iter().filter(uses).flat_map(|service| &service.guardians) {
         if guardians.iter().all(|known| known.name != guardian.name) {

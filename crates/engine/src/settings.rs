@@ -25,7 +25,7 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Header lines of one message.
     pub headers: usize,
-    /// Live transactions of the unit; beyond it a 503 that keeps no state.
+    /// Transactions of the unit, those that ended in the last 32 s among them; beyond it a 503 that keeps no state.
     pub transactions: usize,
     /// Bindings in the directory of the unit; beyond it REGISTER gets 503.
     pub bindings: usize,

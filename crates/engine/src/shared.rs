@@ -33,7 +33,7 @@ pub struct Shared {
     pub(crate) avoided: Avoided,
     /// When the answers of the backends are compared next, in microseconds.
     compares_at: AtomicU64,
-    /// Live transactions of all shards.
+    /// Transactions of all shards.
     pub(crate) transactions: AtomicU32,
 }
 

@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::data_plane::{Turn, Unit};
 use crate::datagram::{Datagram, ErrorQueue, Outgoing, Sender};
 use crate::shards::{NEVER, Work};
+use crate::stream::NotSent;
 use crate::table::{Bound, Sockets, Table};
 use engine::{Event, Flow, Input, Output, Packet};
 use sip::Instant;
@@ -24,7 +25,7 @@ pub(crate) struct Handler {
     outbox: Outbox,
     sender: Sender,
     /// What could not be sent, and whose shards are to be told.
-    failed: Vec<Queued>,
+    failed: Vec<Failed>,
 }
 
 /// What the shards asked for in the current batch.
@@ -43,6 +44,13 @@ struct Queued {
     shard: usize,
     flow: Flow,
     packet: Packet,
+}
+
+/// A message that did not leave.
+struct Failed {
+    queued: Queued,
+    /// A limit of ours kept it back: that says nothing of its peer.
+    by_us: bool,
 }
 
 impl Handler {
@@ -91,7 +99,7 @@ impl Handler {
     pub(crate) fn heard(&mut self, input: Input<'_>) {
         match input {
             Input::Datagram { flow, bytes } => self.message(flow, bytes),
-            Input::Undelivered { flow, returned } => self.undelivered(flow, returned),
+            Input::Undelivered { returned, .. } | Input::Unsent { returned, .. } => self.undelivered(returned, input),
         }
     }
 
@@ -108,10 +116,10 @@ impl Handler {
     }
 
     /// A message of ours that waited for a connection which ended first.
-    fn undelivered(&mut self, flow: Flow, returned: &[u8]) {
+    fn undelivered(&mut self, returned: &[u8], input: Input<'_>) {
         self.unit.seats[self.index].tallies.stream_not_sent.add(1);
         let shard = engine::route_returned(returned, self.unit.shards.len());
-        self.deliver(shard, Input::Undelivered { flow, returned });
+        self.deliver(shard, input);
     }
 
     /// Tells the shards what the network returned to `socket` of the listener at `position`.
@@ -155,8 +163,11 @@ impl Handler {
                 break;
             }
             let failed = std::mem::take(&mut self.failed);
-            for Queued { shard, flow, packet } in &failed {
-                self.deliver(*shard, Input::Undelivered { flow: *flow, returned: packet });
+            for Failed { queued: Queued { shard, flow, packet }, by_us } in &failed {
+                let (flow, returned) = (*flow, &packet[..]);
+                let input =
+                    if *by_us { Input::Unsent { flow, returned } } else { Input::Undelivered { flow, returned } };
+                self.deliver(*shard, input);
             }
             self.flush();
         }
@@ -214,9 +225,10 @@ impl Handler {
                 Sockets::Streams(at, _) => {
                     let before = failed.len();
                     let total = queue.len();
-                    failed.extend(queue.drain(..).filter(|queued| {
-                        unit.connections.send(*index, at, &queued.flow, &queued.packet, *now).is_err()
-                    }));
+                    for queued in queue.drain(..) {
+                        let outcome = unit.connections.send(*index, at, &queued.flow, &queued.packet, *now);
+                        failed.extend(outcome.err().map(|error| Failed { queued, by_us: is_ours(error) }));
+                    }
                     let errors = failed.len() - before;
                     tallies.stream_sent.add((total - errors) as u64);
                     tallies.stream_not_sent.add(errors as u64);
@@ -250,7 +262,7 @@ fn send_datagrams(
     socket: &UdpSocket,
     bound: &Bound,
     queue: &[Queued],
-    failed: &mut Vec<Queued>,
+    failed: &mut Vec<Failed>,
 ) -> (u64, u64) {
     let outgoing = queue.iter().map(|queued| Outgoing {
         local: bound.source(queued.flow.local),
@@ -263,7 +275,7 @@ fn send_datagrams(
         if let Some(queued) = queue.get(at)
             && concerns_the_peer(error)
         {
-            failed.push(queued.clone());
+            failed.push(Failed { queued: queued.clone(), by_us: false });
         }
     });
     (sent as u64, errors)
@@ -293,9 +305,19 @@ fn step(
 }
 
 /// Whether a failure to send says something of the peer. Full buffers of ours do not: the datagram is lost as if on the wire.
+/// Nor does `EMSGSIZE`, and not of the path either (RFC 3261 §18.1.1): our sockets never forbid fragments, so the kernel says so
+/// only of what no datagram can hold, whoever it is for. Such requests are refused by the shards; such responses are lost.
 fn concerns_the_peer(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::WouldBlock
-        && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EINTR))
+        && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EINTR | libc::EMSGSIZE))
+}
+
+/// The same for streams: whether a limit of ours kept the message back.
+fn is_ours(error: NotSent) -> bool {
+    match error {
+        NotSent::QueueFull | NotSent::TooMany => true,
+        NotSent::Gone | NotSent::Refused => false,
+    }
 }
 
 /// More than the peers that one request is tried at (`attempts`).
@@ -309,11 +331,17 @@ mod tests {
 
     #[test]
     fn only_failures_that_concern_the_peer_are_told() {
-        for errno in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EPERM, libc::EMSGSIZE] {
+        for errno in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EPERM] {
             assert!(concerns_the_peer(&io::Error::from_raw_os_error(errno)), "errno {errno}");
         }
-        for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM, libc::EINTR] {
+        for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM, libc::EINTR, libc::EMSGSIZE] {
             assert!(!concerns_the_peer(&io::Error::from_raw_os_error(errno)), "errno {errno}");
         }
+    }
+
+    #[test]
+    fn a_stream_is_not_to_blame_for_our_limits() {
+        let all = [NotSent::Gone, NotSent::Refused, NotSent::QueueFull, NotSent::TooMany];
+        assert_eq!(all.map(is_ours), [false, false, true, true]);
     }
 }

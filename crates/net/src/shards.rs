@@ -40,9 +40,16 @@ struct Slot<M> {
 
 /// An input that waits in an inbox.
 struct Waiting {
+    kind: Kind,
     flow: Flow,
     bytes: Vec<u8>,
-    undelivered: bool,
+}
+
+/// Which [`Input`] it is.
+enum Kind {
+    Datagram,
+    Undelivered,
+    Unsent,
 }
 
 impl<M> Shards<M> {
@@ -96,7 +103,8 @@ impl<M> Shards<M> {
             return;
         }
         // Before the machine looks: who rouses it meanwhile does so for the next turn.
-        slot.roused.store(false, Ordering::SeqCst);
+        // Read as well as written, so that what was written before a rouse is seen.
+        slot.roused.swap(false, Ordering::SeqCst);
         {
             let mut machine = slot.machine.lock().unwrap_or_else(PoisonError::into_inner);
             slot.run(&mut machine, Work::Timeout, &mut work);
@@ -138,10 +146,10 @@ impl<M> Slot<M> {
     fn work_off(&self, machine: &mut M, by: &mut impl FnMut(&mut M, Work<'_>) -> Option<Instant>) {
         while let Some(waiting) = self.take() {
             let (flow, bytes) = (waiting.flow, waiting.bytes.as_slice());
-            let input = if waiting.undelivered {
-                Input::Undelivered { flow, returned: bytes }
-            } else {
-                Input::Datagram { flow, bytes }
+            let input = match waiting.kind {
+                Kind::Datagram => Input::Datagram { flow, bytes },
+                Kind::Undelivered => Input::Undelivered { flow, returned: bytes },
+                Kind::Unsent => Input::Unsent { flow, returned: bytes },
             };
             self.run(machine, Work::Input(input), by);
         }
@@ -171,10 +179,12 @@ impl<M> Slot<M> {
     }
 
     fn leave(&self, input: Input<'_>, limit: usize) -> bool {
-        let waiting = match input {
-            Input::Datagram { flow, bytes } => Waiting { flow, bytes: bytes.to_vec(), undelivered: false },
-            Input::Undelivered { flow, returned } => Waiting { flow, bytes: returned.to_vec(), undelivered: true },
+        let (kind, flow, bytes) = match input {
+            Input::Datagram { flow, bytes } => (Kind::Datagram, flow, bytes),
+            Input::Undelivered { flow, returned } => (Kind::Undelivered, flow, returned),
+            Input::Unsent { flow, returned } => (Kind::Unsent, flow, returned),
         };
+        let waiting = Waiting { kind, flow, bytes: bytes.to_vec() };
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if inbox.len() >= limit {
             return false;
@@ -214,6 +224,10 @@ mod tests {
                 machine.push(b'!');
                 machine.extend_from_slice(returned);
             }
+            Work::Input(Input::Unsent { returned, .. }) => {
+                machine.push(b'?');
+                machine.extend_from_slice(returned);
+            }
             Work::Timeout => machine.push(b'T'),
         }
         (machine.len() < 4).then(|| Instant::from_micros(machine.len() as u64 * 10))
@@ -221,26 +235,27 @@ mod tests {
 
     #[test]
     fn what_arrives_while_a_shard_is_held_is_handled_by_the_holder_in_order() {
-        let shards = Shards::new(vec![(Vec::<u8>::new(), None)], 2);
+        let shards = Shards::new(vec![(Vec::<u8>::new(), None)], 3);
         let mut outcomes = Vec::new();
         let handled = shards.deliver(0, datagram(b"a"), |machine, work| {
             if machine.is_empty() {
                 // The shard is held here, as it would be by another thread.
                 outcomes.push(shards.deliver(0, datagram(b"b"), append));
                 outcomes.push(shards.deliver(0, Input::Undelivered { flow: flow(), returned: b"c" }, append));
-                outcomes.push(shards.deliver(0, datagram(b"d"), append));
+                outcomes.push(shards.deliver(0, Input::Unsent { flow: flow(), returned: b"d" }, append));
+                outcomes.push(shards.deliver(0, datagram(b"e"), append));
             }
             append(machine, work)
         });
         assert!(handled);
-        assert_eq!(outcomes, [true, true, false], "the inbox holds two");
+        assert_eq!(outcomes, [true, true, true, false], "the inbox holds three");
         let mut seen: Vec<u8> = Vec::new();
-        shards.deliver(0, datagram(b"e"), |machine, work| {
+        shards.deliver(0, datagram(b"f"), |machine, work| {
             let next = append(machine, work);
             seen.clone_from(machine);
             next
         });
-        assert_eq!(seen, b"ab!ce");
+        assert_eq!(seen, b"ab!c?df");
     }
 
     #[test]

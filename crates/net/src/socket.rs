@@ -93,6 +93,13 @@ pub(crate) fn connect(from: SocketAddr, remote: SocketAddr) -> io::Result<TcpStr
     })
 }
 
+/// Whether [`connect`] failed for want of something here (a descriptor, memory, a port, our address): the peer was not asked.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
+    let ours =
+        [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN, libc::EADDRINUSE, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|errno| ours.contains(&errno))
+}
+
 fn connect_from(from: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
     let socket = for_stream(from)?;
     if from.port() != 0 {
@@ -263,6 +270,23 @@ const SEND_BUFFER_BYTES: usize = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_here_says_nothing_of_the_peer() {
+        for (errno, ours) in [
+            (libc::EMFILE, true),
+            (libc::ENFILE, true),
+            (libc::ENOBUFS, true),
+            (libc::EADDRNOTAVAIL, true),
+            (libc::ECONNREFUSED, false),
+            (libc::ENETUNREACH, false),
+            (libc::EHOSTUNREACH, false),
+            (libc::EACCES, false),
+        ] {
+            assert_eq!(is_exhausted(&io::Error::from_raw_os_error(errno)), ours, "errno {errno}");
+        }
+        assert!(!is_exhausted(&io::Error::from(io::ErrorKind::AddrInUse)));
+    }
 
     #[test]
     fn errors_say_the_address_and_what_to_do() {

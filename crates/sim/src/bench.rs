@@ -239,7 +239,8 @@ fn starts_of(sent: &[Datagram]) -> Vec<String> {
 }
 
 const START_MICROS: u64 = 1_000_000;
-const SHARDS: usize = 4;
+/// Of the balancer.
+pub const SHARDS: usize = 4;
 const SEED: u64 = 1;
 /// How many box addresses are looked at.
 const BOXES: usize = 16;

@@ -93,6 +93,7 @@ pub(super) fn farm<'s>(
     family::check(&draft, section, report);
     streams::check(&draft, section, report);
     outside::check(&draft, trunk_sections, report);
+    guardians.warn_of_closed_places(&draft, service_sections, report);
     warnings::warn(&draft, report);
     Some(draft)
 }

@@ -1,14 +1,15 @@
 //! The guardians of a file, and which of them the services have.
 
+use super::backend::{self, Entry};
 use super::farm::Draft;
-use super::{backend, identity};
+use super::identity;
 use crate::forms::write_duration;
 use crate::guardian::{Account, Call, Check, Guardian};
 use crate::nearest;
 use crate::registry;
-use crate::report::Report;
+use crate::report::{Report, Span};
 use crate::section::Section;
-use engine::{Accept, Effect};
+use engine::{Accept, Effect, Transport};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,23 @@ impl Guardians<'_> {
             }
         }
         found
+    }
+
+    /// A connection goes to where a backend speaks SIP. One that nobody takes there fails each time, and takes the backend out: of each
+    /// guardian of a service the first such backend is told. `services` are parallel to those of the draft.
+    pub(super) fn warn_of_closed_places(&self, draft: &Draft<'_>, services: &[Section], report: &mut Report<'_>) {
+        for (service, pool) in services.iter().zip(&draft.pools) {
+            for (name, span) in service.texts("guardians") {
+                let Some((_, guardian)) = self.written.iter().find(|(_, known)| &*known.decides.name == name) else {
+                    continue;
+                };
+                let mut entries = pool.iter().filter_map(|&index| draft.entries.get(index));
+                let first = entries.find_map(|entry| Some((entry, closed_over(&guardian.check, entry)?)));
+                if let Some((entry, transport)) = first {
+                    closed_place(guardian, entry, transport, span, report);
+                }
+            }
+        }
     }
 
     /// All of them, with what the services of `drafts` use. The usual one stands last, where it is used and not written.
@@ -230,6 +248,33 @@ fn effect(section: &Section, report: &mut Report<'_>) {
     }
 }
 
+/// The transport of a backend where a check that connects finds nobody to be expected.
+fn closed_over(check: &Check, entry: &Entry<'_>) -> Option<Transport> {
+    entry.template.transport.filter(|transport| match check {
+        Check::Tcp => !transport.is_stream(),
+        Check::Tls => !transport.is_secure(),
+        _ => false,
+    })
+}
+
+fn closed_place(guardian: &Guardian, entry: &Entry<'_>, transport: Transport, span: &Span, report: &mut Report<'_>) {
+    let (does, fits) = match guardian.check {
+        Check::Tls => ("opens TLS at", "\"tls\" or \"same\""),
+        _ => ("opens a connection to", "\"tcp\", \"tls\" or \"same\""),
+    };
+    let message = format!(
+        "guardian \"{}\" {does} {}, where backend \"{}\" is reached over {}",
+        guardian.decides.name,
+        entry.written(),
+        entry.template.name,
+        transport.name()
+    );
+    let hint = format!(
+        "set transport = {fits} in that backend if it listens so, or look at another port by a plugin: check = \"exec\""
+    );
+    report.warning(span, message, hint);
+}
+
 fn runs_as(unit: &Section, section: &Section, report: &mut Report<'_>) {
     let message = match unit.text("user") {
         "root" => "this command runs as the unit's user, and that is root",
@@ -261,10 +306,10 @@ const TIME_OF_A_CALL: Duration = Duration::from_secs(4);
 mod tests {
     use super::*;
     use crate::{Checked, Severity};
-    use engine::Transport;
 
-    const FARM: &str = "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n[[farm.backend]]\naddress = \"127.0.0.11\"\n\
-        [[farm.service]]\nname = \"default\"\n";
+    /// Whatever connects to the backend may be answered.
+    const FARM: &str = "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\"]\n\
+        backend = [\n{ address = \"127.0.0.11\", transport = \"same\" }]\n[[farm.service]]\nname = \"default\"\n";
 
     /// One service with these guardians, then, from line 9 on, the lines of a file.
     fn text(listed: &str, lines: &str) -> String {
@@ -542,6 +587,56 @@ mod tests {
         };
         assert_eq!(of("warn", true), [(Severity::Error, 13)]);
         assert!(of("warn", false).is_empty() && of("down", true).is_empty());
+    }
+
+    #[test]
+    fn a_connection_to_where_nobody_takes_it_is_told() {
+        let warned = |check: &str, transports: [&str; 2]| {
+            let [first, second] = transports;
+            let text = format!(
+                "[[farm]]\nname = \"a\"\ncertificates = [\"a.pem\"]\n\
+                 listen = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\", \"tls:127.0.0.1:5061\"]\n\
+                 [[farm.service]]\nname = \"default\"\nguardians = [\"options\", \"g\"]\n\
+                 [[farm.backend]]\nname = \"p\"\naddress = \"127.0.0.11\"\ntransport = \"{first}\"\n\
+                 [[farm.backend]]\nname = \"q\"\naddress = \"pbx.example.com\"\ntransport = \"{second}\"\n\
+                 [[guardian]]\nname = \"g\"\ncheck = \"{check}\"\n"
+            );
+            let told = crate::load("f", &text).expect("the file is right").warnings;
+            told.into_iter().map(|one| (one.line, one.column, one.message)).collect::<Vec<_>>()
+        };
+        for (check, transports, wanted) in [
+            ("tcp", ["tcp", "tls"], None),
+            (
+                "tcp",
+                ["same", "udp"],
+                Some("opens a connection to pbx.example.com, where backend \"q\" is reached over udp"),
+            ),
+            (
+                "tcp",
+                ["udp", "udp"],
+                Some("opens a connection to 127.0.0.11:5060, where backend \"p\" is reached over udp"),
+            ),
+            ("tls", ["tls", "same"], None),
+            ("tls", ["udp", "tls"], Some("opens TLS at 127.0.0.11:5060, where backend \"p\" is reached over udp")),
+            ("tls", ["tls", "tcp"], Some("opens TLS at pbx.example.com, where backend \"q\" is reached over tcp")),
+            ("options", ["udp", "tcp"], None),
+        ] {
+            let wanted: Vec<_> = wanted.iter().map(|what| (7, 25, format!("guardian \"g\" {what}"))).collect();
+            assert_eq!(warned(check, transports), wanted, "{check} {transports:?}");
+        }
+    }
+
+    #[test]
+    fn each_service_is_told_of_its_own_backends() {
+        let text = "[[farm]]\nname = \"a\"\nlisten = [\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]\n\
+            [[farm.service]]\nname = \"one\"\nmatch = { domain = [\"a.org\"] }\nguardians = [\"g\"]\n\
+            [[farm.service]]\nname = \"two\"\nmatch = { domain = [\"b.org\"] }\nguardians = [\"g\"]\n\
+            [[farm.service]]\nname = \"default\"\nguardians = [\"g\"]\n\
+            [[farm.backend]]\naddress = \"127.0.0.11\"\nservice = [\"one\", \"default\"]\n\
+            [[farm.backend]]\naddress = \"127.0.0.12\"\nservice = [\"two\"]\ntransport = \"tcp\"\n\
+            [[guardian]]\nname = \"g\"\ncheck = \"tcp\"\n";
+        let warnings = crate::load("f", text).expect("the file is right").warnings;
+        assert_eq!(warnings.iter().map(|one| one.line).collect::<Vec<_>>(), [7, 14]);
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) static LIMITS: Section = Section {
             "transactions",
             integer(16, 100_000_000),
             "1000000",
-            "Live transactions; beyond it a 503 that keeps no state.",
+            "Transactions, those that ended in the last 32 s among them; beyond it a 503 that keeps no state.",
         ),
         Setting::default(
             "bindings",

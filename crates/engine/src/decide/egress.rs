@@ -14,14 +14,6 @@ pub(super) type Way = (Transport, SocketAddr);
 /// Best first.
 pub(super) type Ways = SmallVec<[Way; 2]>;
 
-/// The places that one request may leave for, best first: the one after the first where that fails (RFC 3263 §4.3).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Outlet {
-    /// The service whose egress list took the request: its fail-over settings count.
-    pub(crate) service: usize,
-    pub(crate) flows: Vec<Flow>,
-}
-
 impl<T: Trace> Decider<'_, T> {
     /// The first entry of the egress lists of the sender's services that takes this request: the service that has it, and where
     /// it leads, which is somewhere.

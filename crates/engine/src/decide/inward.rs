@@ -255,13 +255,15 @@ impl<T: Trace> Decider<'_, T> {
         let settings = &arrival.farm.settings.services[service];
         let pool = &arrival.farm.running.pools[service];
         let mut exclude: SmallVec<[usize; 8]> = SmallVec::from_slice(tried);
+        let method = arrival.message.method();
         for _ in 0..=settings.backends.len() {
             let ask = Ask {
                 user: keys.user.unwrap_or(keys.call),
                 call_id: keys.call,
                 source: keys.source,
                 random: self.random,
-                call: arrival.message.method() == Method::Invite,
+                call: method == Method::Invite,
+                registration: method == Method::Register,
                 exclude: &exclude,
                 bounded: !arrival.farm.settings.stateless,
                 stateless: arrival.farm.settings.stateless,

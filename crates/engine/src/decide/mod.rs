@@ -24,7 +24,6 @@ use crate::reach::Reach;
 use crate::running::{FarmView, Running};
 use crate::settings::Listener;
 use crate::shared::Shared;
-pub(crate) use egress::Outlet;
 pub(crate) use in_dialog::names_flow;
 pub(crate) use inward::registered_aor;
 pub(crate) use routes::Popped;
@@ -96,7 +95,7 @@ pub(crate) struct Plan {
     pub(crate) parties: Parties,
     pub(crate) dialog: Option<DialogNote>,
     pub(crate) placed: Option<Placed>,
-    /// Of a request that leaves by egress and has more than one place to go.
+    /// Of a request of a backend that has more than one way to go.
     pub(crate) outlet: Option<Box<Outlet>>,
     pub(crate) ticket: Option<CallTicket>,
     /// What chose the way, for loop detection (RFC 5393 §4.2): a hash of the token that was followed, 0 if none.
@@ -121,6 +120,16 @@ pub(crate) struct Placed {
     /// Further backends with a binding of the called user, best first.
     pub(crate) affinity: SmallVec<[usize; 2]>,
     pub(crate) by_affinity: bool,
+}
+
+/// Among what the next hops of a backend's request are chosen. The service is the one whose fail-over settings count.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Outlet {
+    /// The places that it may leave the farm for, best first: the one after the first where that fails (RFC 3263 §4.3). The
+    /// service is the one whose egress list took the request.
+    Places { service: usize, flows: Vec<Flow> },
+    /// The boxes that hold a binding of the called user, and after them his phone. The service is one that has the first of them.
+    Holders { service: usize },
 }
 
 /// Listens to the steps of a decision.

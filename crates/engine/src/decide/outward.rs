@@ -14,7 +14,7 @@ impl<T: Trace> Decider<'_, T> {
             return self.towards_phone(arrival, routes, id);
         }
         if arrival.message.method() != Method::Register
-            && let Some(plan) = self.towards_bound_user(arrival, routes)?
+            && let Some(plan) = self.towards_bound_user(arrival, routes, &[])?
         {
             return Ok(plan);
         }
@@ -34,7 +34,7 @@ impl<T: Trace> Decider<'_, T> {
             let over = self.running.listener(flow.listener).map_or("", |(_, listener)| listener.transport.name());
             format!("egress to {} over {over}", flow.remote)
         });
-        let outlet = (flows.len() > 1).then(|| Box::new(Outlet { service, flows: flows.into_vec() }));
+        let outlet = (flows.len() > 1).then(|| Box::new(Outlet::Places { service, flows: flows.into_vec() }));
         Ok(Plan { outlet, ..self.towards_peer(arrival, routes, flow, None, 0) })
     }
 
@@ -45,11 +45,27 @@ impl<T: Trace> Decider<'_, T> {
         self.kept_secure(arrival, plan)
     }
 
-    /// A user bound at another box: that box, or the phone itself while that box is out.
-    fn towards_bound_user(&mut self, arrival: &Arrival<'_>, routes: &Routes<'_>) -> Result<Option<Plan>, Refusal> {
+    /// Tries the next box of the called user for a request that those `tried` did not take, or else his phone: he may be registered
+    /// at the box that asks by now. The request is as it was received.
+    pub(crate) fn towards_user_again(&mut self, arrival: &Arrival<'_>, tried: &[BackendId]) -> Result<Plan, Refusal> {
+        let routes = Routes::read(&self.shared.secrets, arrival)?;
+        let plan = match self.towards_bound_user(arrival, &routes, tried)? {
+            Some(plan) => plan,
+            None => self.towards_lost_binding(arrival, &routes)?.ok_or(Refusal::Status(480))?,
+        };
+        self.kept_secure(arrival, plan)
+    }
+
+    /// A user bound at another box: that box, or the phone itself while that box is out or has been tried.
+    fn towards_bound_user(
+        &mut self,
+        arrival: &Arrival<'_>,
+        routes: &Routes<'_>,
+        tried: &[BackendId],
+    ) -> Result<Option<Plan>, Refusal> {
         let sender = arrival.origin.backend_id(arrival.farm);
         let bound = self.bindings_of_called(arrival, |binding| binding.backend != sender);
-        for binding in &bound {
+        for binding in bound.iter().filter(|binding| !tried.contains(&binding.backend)) {
             if let Some(plan) = self.towards_box(arrival, routes, binding.backend)? {
                 return Ok(Some(plan));
             }
@@ -96,6 +112,7 @@ impl<T: Trace> Decider<'_, T> {
         }
         let name = &farm.settings.backends[index].name;
         self.trace.note(|| format!("the user is registered at {name}"));
+        let service = farm.settings.services.iter().position(|service| service.backends.contains(&index));
         let (flow, hop) = self.to_backend(arrival, index)?;
         let parties = Parties {
             backend: id,
@@ -113,7 +130,7 @@ impl<T: Trace> Decider<'_, T> {
             parties,
             dialog: self.new_dialog(arrival.message, &parties),
             placed: None,
-            outlet: None,
+            outlet: service.map(|service| Box::new(Outlet::Holders { service })),
             ticket,
             followed: 0,
         }))

@@ -89,9 +89,10 @@ impl Candidates<'_> {
     /// May this request go there: a candidate, not excluded, not full?
     pub fn is_free(&self, member: usize, ask: &Ask<'_>) -> bool {
         let known = &self.members[member];
+        let limited = (ask.call || ask.registration) && !ask.stateless;
         self.view.weights[member] > 0
             && !ask.exclude.contains(&known.index)
-            && (ask.stateless || !known.state.is_full(self.now, ask.call))
+            && !(limited && known.state.is_full(self.now, ask.call))
             && (!self.view.half_open[member] || known.state.is_trial_open(self.now))
     }
 
@@ -261,8 +262,10 @@ mod tests {
 
     #[test]
     fn free_is_who_is_up_not_excluded_not_full_and_not_on_trial() {
-        let mut boxes: Vec<Backend> = ["plain", "full", "down", "half-open", "on trial"].map(backend).into();
+        let names = ["plain", "full", "down", "half-open", "on trial", "at its rate"];
+        let mut boxes: Vec<Backend> = names.map(backend).into();
         boxes[1].max_calls = 1;
+        boxes[5].max_rate = 1;
         let world = probed(&WISHER, boxes);
         let _call = world.states[1].restore_call();
         down(&world.states[2], at(0));
@@ -270,9 +273,11 @@ mod tests {
             world.states[member].on_timeout(at(0));
         }
         let now = at(5_000);
+        assert!(world.states[5].take_registration(now));
         let plain = Ask::default();
         assert_eq!(world.choose(now, &Ask { random: 4, ..plain }), 4, "its trial is under way from now on");
         let call = Ask { call: true, ..plain };
+        let registration = Ask { registration: true, ..plain };
         for (member, ask, is_free) in [
             (0, plain, true),
             (0, call, true),
@@ -280,10 +285,15 @@ mod tests {
             (0, Ask { exclude: &[1], ..plain }, true),
             (1, plain, true),
             (1, call, false),
+            (1, registration, true),
             (1, Ask { stateless: true, ..call }, true),
             (2, plain, false),
             (3, plain, true),
             (4, plain, false),
+            (5, plain, true),
+            (5, call, false),
+            (5, registration, false),
+            (5, Ask { stateless: true, ..registration }, true),
         ] {
             let wished = world.pool.peek(now, &Ask { random: member, ..ask });
             assert_eq!(wished.is_ok(), is_free, "member {member}, {ask:?}");

@@ -59,6 +59,8 @@ pub struct Ask<'a> {
     pub random: u64,
     /// An INVITE or another request that makes a dialog: `max_calls` counts.
     pub call: bool,
+    /// A REGISTER: `max_rate` counts, as it does for a call.
+    pub registration: bool,
     /// Backends not to be chosen, as indices into the backends of the farm: those tried before.
     pub exclude: &'a [usize],
     /// The first placement of a user or call: hashes keep the bound of 1.25 × the mean.

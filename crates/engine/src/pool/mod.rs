@@ -295,16 +295,18 @@ mod tests {
         let mut boxes = vec![backend("a")];
         boxes[0].max_rate = 10;
         let world = World::new("weight", boxes);
+        let registration = Ask { registration: true, ..Ask::default() };
         let mut tickets = Vec::new();
         for number in 0..10 {
-            assert_eq!(world.choose(at(0), &Ask::default()), 0);
+            assert_eq!(world.choose(at(0), &registration), 0);
             if number % 2 == 0 {
                 assert!(world.states[0].take_registration(at(0)));
             } else {
                 tickets.push(world.states[0].take_call(at(0)).expect("the rate is not reached"));
             }
         }
-        assert_eq!(world.pool.choose(at(0), &Ask::default()), Err(Refusal::AllFull));
+        assert_eq!(world.pool.choose(at(0), &registration), Err(Refusal::AllFull));
+        assert_eq!(world.choose(at(0), &Ask::default()), 0, "what is neither call nor registration has no rate");
         assert!(!world.states[0].take_registration(at(99)));
         assert!(world.states[0].take_call(at(99)).is_none());
         assert_eq!(world.states[0].calls(), 5, "a call refused for its rate is not counted");

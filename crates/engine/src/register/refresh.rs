@@ -1,7 +1,8 @@
 //! `max_expires`: phones come back soon, and their backends have no trouble with it.
 //!
 //! A backend hears, and grants, the phone's own time; the phone hears of `max_expires` at most. When it comes back early and says
-//! nothing new ([`Candidate`]), it is answered from the directory ([`Refreshing`]); all else goes to the backend.
+//! nothing new ([`Candidate`]), it is answered from the directory ([`Refreshing`]); all else goes to the backend, such as the wish for
+//! less time than phones are told, by which it would shorten its binding (RFC 3261 §10.3 step 7).
 //!
 //! What a backend granted one phone of a user is believed until it says otherwise to another: an answer that lists the phone
 //! no more, or for less time, sends its next refresh to the backend. A registrar that lists nobody but the phone it answers
@@ -42,8 +43,6 @@ const GRUUS: [&[u8]; 2] = [b"pub-gruu", b"temp-gruu"];
 pub(crate) struct Candidate<'m> {
     pub(crate) asked: Asked,
     contact: NameAddr<'m>,
-    /// The seconds asked for; `None`: as many as the registrar likes.
-    seconds: Option<u32>,
     /// The seconds that phones are told at most.
     longest: u32,
     /// The phone speaks outbound and names this flow.
@@ -79,7 +78,8 @@ impl<'m> Candidate<'m> {
         let contact = sip::value::name_addr(only.bytes).ok()?;
         let seconds = contact.expires().or(message.expires());
         let is_sip = contact.uri().is_some_and(|uri| matches!(uri.scheme, Scheme::Sip | Scheme::Sips));
-        if seconds == Some(0) || !is_sip {
+        // Some phones ask for as long as they were told.
+        if seconds.is_some_and(|seconds| seconds < longest) || !is_sip {
             return None;
         }
         let aor = Aor::of(&uri, arrival.farm, arrival.flow.local)?.key(secrets, farm.id);
@@ -96,17 +96,17 @@ impl<'m> Candidate<'m> {
             flow: arrival.flow,
         };
         let outbound = reg_id.is_some() && speaks_outbound(arrival);
-        Some(Self { asked, contact, seconds, longest, outbound })
+        Some(Self { asked, contact, longest, outbound })
     }
 }
 
 impl Refreshing<'_> {
     /// The header lines of the answer (RFC 3261 §10.3 step 8): this contact, then the others of the user.
     pub(crate) fn write(&self, now: Instant, person: &Person, out: &mut Vec<u8>) {
-        let Candidate { asked, contact, seconds, longest, outbound } = &self.candidate;
+        let Candidate { asked, contact, longest, outbound } = &self.candidate;
         out.extend_from_slice(b"Contact: ");
         let left = u32::try_from(self.fresh.left.as_secs()).unwrap_or(u32::MAX);
-        write_contact(contact, left.min(*longest).min(seconds.unwrap_or(u32::MAX)), out);
+        write_contact(contact, left.min(*longest), out);
         out.extend_from_slice(b"\r\n");
         for (contact, until) in person.contacts_but(now, asked.id) {
             let left = until.saturating_since(self.fresh.as_of).as_secs().min(u64::from(*longest));
@@ -335,7 +335,10 @@ mod tests {
     fn only_a_plain_register_is_answered() {
         for (lines, plain) in [
             (BONNIE.to_owned(), true),
-            ("Expires: 1\nContact: <sip:bonnie@10.1.0.1>".to_owned(), true),
+            ("Expires: 60\nContact: <sip:bonnie@10.1.0.1>".to_owned(), true),
+            ("Expires: 59\nContact: <sip:bonnie@10.1.0.1>".to_owned(), false),
+            ("Expires: 600\nContact: <sip:bonnie@10.1.0.1>;expires=59".to_owned(), false),
+            ("Expires: 59\nContact: <sip:bonnie@10.1.0.1>;expires=60".to_owned(), true),
             ("Contact: <sip:bonnie@10.1.0.1>".to_owned(), true),
             (format!("{BONNIE}\nSupported: path, outbound"), true),
             (String::new(), false),

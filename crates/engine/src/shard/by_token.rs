@@ -1,7 +1,8 @@
 //! RFC 3261 §16.11: what is forwarded without a transaction. ACK of a 2xx, stateless farms, responses that find no transaction but
 //! carry a token of ours, and requests repeated after their end.
 
-use super::{Core, upstream};
+use super::answer::Answer;
+use super::{Core, large, upstream};
 use crate::counters::Counter;
 use crate::decide::{Arrival, Deaf, Decider, Decision, Plan};
 use crate::forward;
@@ -44,6 +45,11 @@ impl Core {
             upstream,
         };
         let (packet, _) = self.write_request(running, now, arrival, plan, &branch);
+        if !large::fits(running, &plan.flow, &packet) {
+            self.count(Counter::LargeRefused);
+            self.reply(running, now, arrival, Answer::code(513));
+            return;
+        }
         self.count(Counter::RequestsForwarded);
         self.send(plan.flow, packet);
     }

@@ -1,5 +1,6 @@
-//! The next backend for a request that its first one did not answer, or answered with a failure that is the backend's own; and
-//! the next place for one that leaves the farm towards several (RFC 3263 §4.3).
+//! The next backend for a request that its first one did not answer, or answered with a failure that is the backend's own; the
+//! next place for one that leaves the farm towards several (RFC 3263 §4.3); and the next box of the called user, in the end his
+//! phone, for one that a box sends to him.
 //!
 //! ```text
 //!                  no answer at all      no final answer      503 …      404, 480 by affinity
@@ -10,15 +11,17 @@
 //! in a dialog      never
 //! ```
 //!
-//! Of places the code that counts is 503, whatever the service says of its backends: it is what RFC 3263 names.
+//! Of places the code that counts is 503, whatever the service says of its backends: it is what RFC 3263 names. Of the boxes of a
+//! called user the codes are those of the service that has the first of them, and no others: what a box refuses must not reach
+//! the phone behind its back.
 //!
 //! A request that waited through a reload moves as well, by what its service says now.
 
-use super::Core;
 use super::large::Written;
-use crate::context::{Choice, Context, Hop, Placement, Received};
+use super::{Core, TIMING};
+use crate::context::{Choice, ClientBranch, Context, Hop, Placement, Received};
 use crate::counters::Counter;
-use crate::decide::{Arrival, Deaf, Decider, Plan};
+use crate::decide::{Arrival, Deaf, Decider, Outlet, Plan};
 use crate::id::ListenerId;
 use crate::io::{Event, Packet};
 use crate::origin::Origin;
@@ -98,7 +101,7 @@ impl Core {
         let moves = match &placement.choice {
             Choice::Backends { by_affinity, .. } => {
                 if *by_affinity && code == Some(403) {
-                    self.affinity_refused(running, context, at);
+                    self.affinity_refused(running, now, context, at);
                 }
                 is_backends_own(running, context, placement.service, *by_affinity, code)
             }
@@ -109,6 +112,7 @@ impl Core {
                 }
                 failed
             }
+            Choice::Holders { .. } => is_backends_own(running, context, placement.service, false, code),
         };
         moves && self.next_branch(running, now, id, context)
     }
@@ -129,13 +133,17 @@ impl Core {
         let Some(mut placement) = context.placement.take() else {
             return false;
         };
-        if placement.attempts_left == 0 || context.cancelled {
+        // Who sent anything but an INVITE waits no longer than for one transaction (RFC 4320 §3).
+        let is_late = |first: &ClientBranch| now.saturating_since(first.sent_at) >= 64 * TIMING.t1;
+        let is_over = !context.kind.invite && context.branches.first().is_some_and(is_late);
+        if placement.attempts_left == 0 || context.cancelled || is_over {
             return false;
         }
         let planned = self.plan_again(running, now, id, context, &placement.received, |decider, arrival| {
             let planned = match &placement.choice {
                 Choice::Backends { tried, affinity, .. } => decider.again(arrival, placement.service, tried, affinity),
                 Choice::Places(flows) => decider.out_again(arrival, *flows.get(1)?),
+                Choice::Holders { tried } => decider.towards_user_again(arrival, tried),
             };
             planned.ok()
         });
@@ -143,8 +151,7 @@ impl Core {
             return false;
         };
         self.count(Counter::Failovers);
-        placement.choice.go_on(&plan);
-        placement.attempts_left -= 1;
+        placement.go_on(&plan);
         context.placement = Some(placement);
         self.begin_branch(running, now, context, plan, written);
         true
@@ -172,15 +179,17 @@ impl Core {
         let mut decider = Decider { shared: &self.shared, running, now, random, trace: Deaf };
         let mut plan = choose(&mut decider, &arrival)?;
         let branch = self.branch_of(id, attempt, context.loop_hash, context.first_upstream);
-        let written = self.write_sized(running, now, &arrival, &mut plan, &branch);
+        let written = self.write_sized(running, now, &arrival, &mut plan, &branch)?;
         Some((plan, written))
     }
 
-    fn affinity_refused(&mut self, running: &Running, context: &Context, at: usize) {
-        let Some(farm) = running.farm_by_id(context.farm) else {
+    /// Where users differ, this may happen at every call.
+    fn affinity_refused(&mut self, running: &Running, now: Instant, context: &Context, at: usize) {
+        let (Some(farm), Hop::Backend(state)) = (running.farm_by_id(context.farm), &context.branches[at].hop) else {
             return;
         };
-        if let Hop::Backend(state) = &context.branches[at].hop {
+        self.count(Counter::AffinityRefused);
+        if self.is_news(now, "affinity") {
             self.tell(Event::AffinityRefused { farm: farm.settings.id, backend: state.id() });
         }
     }
@@ -232,8 +241,30 @@ impl Placement {
                 let newest = flows.first().copied();
                 flows.retain(|flow| Some(*flow) == newest || is_of_farm(flow.listener));
             }
+            // The ids of backends are the same in every configuration.
+            Choice::Holders { .. } => {}
         }
         Some(())
+    }
+
+    /// The next attempt was planned.
+    fn go_on(&mut self, plan: &Plan) {
+        self.attempts_left -= 1;
+        match &mut self.choice {
+            Choice::Backends { tried, affinity, by_affinity } => {
+                if let Some(placed) = &plan.placed {
+                    tried.push(placed.backend);
+                    affinity.clone_from(&placed.affinity);
+                    *by_affinity = placed.by_affinity;
+                }
+            }
+            Choice::Places(flows) => {
+                flows.remove(0);
+            }
+            Choice::Holders { tried } if plan.to_backend => tried.push(plan.parties.backend),
+            // It goes to the phone itself, and nobody is left after that.
+            Choice::Holders { .. } => self.attempts_left = 0,
+        }
     }
 }
 
@@ -262,23 +293,15 @@ impl Choice {
             // A fallback service may have more backends than the first one.
             return Some((placed.service, Self::Backends { tried, affinity, by_affinity }, u32::MAX));
         }
-        let outlet = plan.outlet.as_deref()?;
-        let places = u32::try_from(outlet.flows.len()).unwrap_or(u32::MAX);
-        Some((outlet.service, Self::Places(outlet.flows.clone()), places))
-    }
-
-    /// The next attempt was planned.
-    fn go_on(&mut self, plan: &Plan) {
-        match self {
-            Self::Backends { tried, affinity, by_affinity } => {
-                if let Some(placed) = &plan.placed {
-                    tried.push(placed.backend);
-                    affinity.clone_from(&placed.affinity);
-                    *by_affinity = placed.by_affinity;
-                }
+        match plan.outlet.as_deref()? {
+            Outlet::Places { service, flows } => {
+                let places = u32::try_from(flows.len()).unwrap_or(u32::MAX);
+                Some((*service, Self::Places(flows.clone()), places))
             }
-            Self::Places(flows) => {
-                flows.remove(0);
+            Outlet::Holders { service } => {
+                let tried = SmallVec::from_slice(&[plan.parties.backend]);
+                // The user may have registered at further boxes by then.
+                Some((*service, Self::Holders { tried }, u32::MAX))
             }
         }
     }

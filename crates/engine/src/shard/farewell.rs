@@ -35,6 +35,10 @@ const UNDER_WAY_INSIDE: usize = UNDER_WAY / 2;
 const A_TURN: usize = 500;
 const TURN: Duration = Duration::from_millis(100);
 
+/// The moment of a cut is taken before its configuration is made and followed: meanwhile calls are still answered there. Afterwards
+/// it gets none for longer than this.
+const CUT_SETTLES: Duration = Duration::from_secs(1);
+
 /// The BYEs of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Farewells {
@@ -87,7 +91,7 @@ impl Core {
     pub(super) fn end_calls(&mut self, running: &Running, now: Instant, outage: &Outage) {
         let (part, parts) = (usize::from(self.index), self.shared.shards());
         let ended = self.shared.directory.cut_dialogs(part, parts, |dialog| {
-            dialog.since <= outage.at && takes_part(running, outage.backend, dialog)
+            dialog.since <= outage.at + CUT_SETTLES && takes_part(running, outage.backend, dialog)
         });
         let calls = ended.len() as u64;
         for dialog in ended {

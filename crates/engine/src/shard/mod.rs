@@ -44,9 +44,10 @@ use farewell::Farewells;
 use ping::Pinger;
 use sip::transaction::Timing;
 use sip::{Edits, Instant};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// A pure machine; `Send`, so that any worker may turn it.
 pub struct Shard {
@@ -70,8 +71,8 @@ struct Core {
     pinger: Pinger,
     farewells: Farewells,
     broom: Broom,
-    /// The limit last told of, and when.
-    limit_told: Option<Instant>,
+    /// What happens without end while its cause stays, and when it was last told of.
+    told: BTreeMap<&'static str, Instant>,
     /// Outages followed so far.
     outages_seen: u64,
 }
@@ -111,7 +112,7 @@ impl Shard {
             pinger: Pinger::default(),
             farewells: Farewells::default(),
             broom: Broom::new(index, shared.shards()),
-            limit_told: None,
+            told: BTreeMap::new(),
             outages_seen: shared.outages.count(),
             shared,
         };
@@ -133,8 +134,9 @@ impl Shard {
         match input {
             Input::Datagram { flow, bytes } => self.core.receive(&self.running, now, flow, bytes),
             Input::Undelivered { flow, returned } => {
-                self.core.undelivered(&self.running, now, flow, returned);
+                self.core.undelivered(&self.running, now, flow, returned, true);
             }
+            Input::Unsent { flow, returned } => self.core.undelivered(&self.running, now, flow, returned, false),
         }
         self.core.compare_answers(&self.running, now);
         self.core.follow_outages(&self.running, now);
@@ -199,14 +201,20 @@ impl Core {
         self.counters.add(counter);
     }
 
-    /// Says that a limit was reached, once a second at most.
+    /// Says that a limit was reached.
     fn tell_limit(&mut self, now: Instant, limit: &'static str) {
-        let second = std::time::Duration::from_secs(1);
-        let quiet = self.limit_told.is_none_or(|told| now.saturating_since(told) >= second);
-        if quiet {
-            self.limit_told = Some(now);
+        if self.is_news(now, limit) {
             self.tell(Event::LimitReached { limit });
         }
+    }
+
+    /// Whether this is told of now: once a second at most.
+    fn is_news(&mut self, now: Instant, what: &'static str) -> bool {
+        let is_news = self.told.get(what).is_none_or(|told| now.saturating_since(*told) >= Duration::from_secs(1));
+        if is_news {
+            self.told.insert(what, now);
+        }
+        is_news
     }
 
     /// splitmix64 (Steele, Lea and Flood 2014).
@@ -314,12 +322,35 @@ mod tests {
     use crate::settings::Settings;
     use crate::token::Secrets;
 
+    fn core() -> Core {
+        let secrets = Secrets { key_id: 1, key: [1; 16], previous: None, contact_key: [2; 16], epoch: 1 };
+        let shared = Shared::new(Settings::default(), secrets, 1, Instant::from_micros(0), 0, 1_234_567);
+        Shard::new(0, shared).core
+    }
+
+    #[test]
+    fn each_limit_is_told_of_once_a_second() {
+        let mut core = core();
+        for (ms, limit, is_told) in [
+            (0, "dialogs", true),
+            (0, "dialogs", false),
+            (0, "bindings", true),
+            (999, "dialogs", false),
+            (1_000, "dialogs", true),
+            (1_000, "bindings", true),
+            (1_999, "dialogs", false),
+            (5_000, "dialogs", true),
+        ] {
+            core.outputs.clear();
+            core.tell_limit(Instant::from_micros(ms * 1_000), limit);
+            assert_eq!(core.outputs.len(), usize::from(is_told), "{limit} after {ms} ms");
+        }
+    }
+
     /// The published algorithm's first numbers after the seed 1234567.
     #[test]
     fn random_numbers_are_those_of_splitmix64() {
-        let secrets = Secrets { key_id: 1, key: [1; 16], previous: None, contact_key: [2; 16], epoch: 1 };
-        let shared = Shared::new(Settings::default(), secrets, 1, Instant::from_micros(0), 0, 1_234_567);
-        let mut core = Shard::new(0, shared).core;
+        let mut core = core();
         let drawn: Vec<u64> = (0..3).map(|_| core.next_random()).collect();
         assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }

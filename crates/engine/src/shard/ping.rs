@@ -203,6 +203,13 @@ impl Core {
         }
     }
 
+    /// A limit of ours kept a ping back. Nobody was asked, so nothing came of it: the next one comes in its time.
+    pub(super) fn ping_unsent(&mut self, now: Instant, branch: &Branch) {
+        if self.take_waiting(branch).is_some() {
+            self.arm_pings(now);
+        }
+    }
+
     /// The target whose ping this branch is of, if it still waits, and when that was sent.
     fn take_waiting(&mut self, branch: &Branch) -> Option<(usize, Instant)> {
         let targets = &mut self.pinger.targets;

@@ -50,18 +50,20 @@ impl Core {
         silent
     }
 
-    /// The kernel returned a datagram of ours. Anybody can forge an ICMP error, so it counts only if what it quotes is what we sent
-    /// to that address and still wait for.
-    pub(super) fn undelivered(&mut self, running: &Running, now: Instant, flow: Flow, returned: &[u8]) {
+    /// The kernel returned a datagram of ours. Anybody can forge an ICMP error, so it counts only if what it quotes is what we
+    /// sent to that address and still wait for. `by_peer`: else a limit of ours kept it back, and nobody is thought worse of.
+    pub(super) fn undelivered(&mut self, running: &Running, now: Instant, flow: Flow, returned: &[u8], by_peer: bool) {
         let Some(branch) = self.quoted_branch(running, returned) else {
             return;
         };
         if branch.own {
-            self.count(Counter::Unreachable);
-            if branch.attempt == FAREWELL {
-                self.farewell_undelivered(&branch);
-            } else {
-                self.ping_unreachable(now, &branch);
+            if by_peer {
+                self.count(Counter::Unreachable);
+            }
+            match branch.attempt {
+                FAREWELL => self.farewell_undelivered(&branch),
+                _ if by_peer => self.ping_unreachable(now, &branch),
+                _ => self.ping_unsent(now, &branch),
             }
             return;
         }
@@ -79,11 +81,13 @@ impl Core {
             return;
         }
         if concerned {
-            self.count(Counter::Unreachable);
             let attempt = &context.branches[at];
-            if let Hop::Backend(state) = &attempt.hop {
-                let event = state.on_unreachable(now);
-                self.tell_if(now, event);
+            if by_peer {
+                self.count(Counter::Unreachable);
+                if let Hop::Backend(state) = &attempt.hop {
+                    let event = state.on_unreachable(now);
+                    self.tell_if(now, event);
+                }
             }
             let is_phone = matches!(attempt.hop, Hop::Peer) && attempt.flow.connection.is_some();
             let code = match context.spare.as_deref() {
@@ -136,6 +140,11 @@ impl Core {
             match waiting {
                 Some(at) if context.kind.invite && !context.kind.in_dialog => {
                     self.give_up(running, now, id, &mut context, at);
+                    if outage.cut && !context.branches[at].abandoned {
+                        // There is nobody else, and a call that is answered now would outlive the cut: it ends as by Timer C
+                        // (RFC 3261 §16.8), and the 487 goes up.
+                        self.want_cancel(running, now, &mut context, at);
+                    }
                 }
                 // Its sender waits 32 s, and would be told by us when it no longer listens.
                 Some(_) if context.kind.in_dialog && context.failover_at.is_none() => {

@@ -46,7 +46,10 @@ impl Core {
         }
         let id = self.table.next_id();
         let branch = self.branch_of(id, 0, loop_hash, upstream);
-        let written = self.write_sized(running, now, arrival, &mut plan, &branch);
+        let Some(written) = self.write_sized(running, now, arrival, &mut plan, &branch) else {
+            self.reply(running, now, arrival, super::answer::Answer::code(513));
+            return;
+        };
         let mut context = Box::new(new_context(now, arrival, upstream, loop_hash));
         context.placement = super::failover::placement(running, arrival, &plan);
         context.keeps_answer = plan.outlet.is_some();

@@ -91,6 +91,8 @@ pub(crate) enum NotSent {
     QueueFull,
     /// No connection can be opened.
     Refused,
+    /// There are as many as there may be.
+    TooMany,
 }
 
 /// A message that is to be sent. `flow`: as the shard knows it, which is told of its fate.

@@ -312,7 +312,7 @@ impl Connections {
         let watched = connection.watched();
         let socket = connection.socket().ok_or(Reason::Reset)?;
         // Before anybody knows of it. Its owner, who is at work here, looks at its poll afterwards.
-        self.polls[worker].watch(socket.as_fd(), token_of(number), watched).map_err(|_| Reason::Reset)?;
+        self.polls[worker].watch(socket.as_fd(), token_of(number), watched).map_err(|_| Reason::TooMany)?;
         let flow = Flow { connection: ConnectionId(number), ..flow };
         let (alias, dozes, connection) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(connection));
         let entry = Arc::new(Entry { number, at: *at, flow, origin, alias, due, dozes, connection });

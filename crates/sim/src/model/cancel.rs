@@ -74,7 +74,7 @@ pub(super) fn our_cancels_come_before_the_end(story: &Story<'_>, _: &Circumstanc
 }
 
 /// The client gave up, another branch has won or was refused everywhere, a younger branch took over, the box that calls is taken for
-/// down or was cut, or Timer C ran out.
+/// down or was cut, the box that is called was cut, or Timer C ran out.
 pub(super) fn our_cancels_have_a_cause(story: &Story<'_>, circumstances: &Circumstances, problems: &mut Problems) {
     for (branch, at) in sent(story) {
         let by_client =
@@ -89,7 +89,8 @@ pub(super) fn our_cancels_have_a_cause(story: &Story<'_>, circumstances: &Circum
             circumstances.was_taken_for_down(asked.client, branch.sent, at)
                 || circumstances.was_cut(asked.client, branch.sent, at)
         });
-        if !by_client && !by_another && !is_orphan && branch.sent + TIMER_C > at {
+        let is_cut = branch.receiver.is_some_and(|callee| circumstances.was_cut(callee, branch.sent, at));
+        if !by_client && !by_another && !is_orphan && !is_cut && branch.sent + TIMER_C > at {
             problems.report(&story.request, at, "CANCEL was sent without a cause");
         }
     }

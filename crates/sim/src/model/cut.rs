@@ -6,6 +6,10 @@ use super::story::{Asked, Branch, Story};
 use super::{FOLLOWED_WITHIN, Problems};
 use crate::network::Party;
 use sip::{Instant, Method};
+use std::time::Duration;
+
+/// A call that was answered so soon after a cut may have slipped in before all had heard of it.
+const CUT_SETTLES: Duration = Duration::from_secs(1);
 
 /// Inside of dialogs there is nobody else to ask.
 pub(super) fn nobody_goes_to_a_box_that_is_cut(
@@ -96,7 +100,7 @@ pub(super) fn farewells_have_a_cause(
         };
         let has_cause = dialogs.iter().filter(|dialog| dialog.receiver_of(story, bye).is_some()).any(|dialog| {
             circumstances.cuts.iter().any(|cut| {
-                let is_up = is_side(dialog, cut) && dialog.answered <= cut.at;
+                let is_up = is_side(dialog, cut) && dialog.answered <= cut.at + CUT_SETTLES;
                 is_up && cut.at <= bye.at && bye.at <= cut.at + FOLLOWED_WITHIN
             })
         });

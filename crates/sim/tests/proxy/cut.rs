@@ -271,18 +271,50 @@ fn a_call_whose_headers_are_too_long_is_only_forgotten() {
     }
 }
 
+/// The moment of a cut is older than what keeps calls away from then on: for a second they may still be answered there.
 #[test]
-fn what_began_after_the_cut_goes_on() {
+fn what_began_well_after_the_cut_goes_on() {
     let mut unit = unit(1);
-    establish(&mut unit, phone(), "before");
-    unit.advance(seconds(1));
     let then = unit.now;
-    unit.advance(millis(1));
-    establish(&mut unit, phone(), "after");
+    for (wait, call_id) in [(0, "before"), (1_000, "meanwhile"), (1, "after")] {
+        unit.advance(millis(wait));
+        establish(&mut unit, phone(), call_id);
+    }
     unit.shared.cut_backend(then, id_of(0));
     let byes = next_turn(&mut unit);
-    assert_eq!(byes.len(), 2);
-    assert!(byes.iter().all(|bye| bye.text.header("Call-ID") == Some("before")));
+    let told = ["before", "meanwhile", "after"]
+        .map(|call_id| byes.iter().filter(|bye| bye.text.header("Call-ID") == Some(call_id)).count());
+    assert_eq!(told, [2, 2, 0]);
+}
+
+/// There is no other box; an answer would make a call that nobody ends. If it is only down, it may still answer.
+#[test]
+fn a_call_that_rings_at_the_only_box_is_taken_back_if_that_is_cut() {
+    for rings in [true, false] {
+        let mut unit = unit(1);
+        let call = unit.passes(phone(), &invite("a").build());
+        let ringing = Answer::new(180).to(&call.bytes);
+        if rings {
+            assert_eq!(unit.passes(call.flow, &ringing).flow, phone());
+        }
+        let sent = cut(&mut unit, 0);
+        // RFC 3261 §9.1: not before it rings.
+        let sent = if rings { sent } else { [sent, unit.arrive(call.flow, &ringing)].concat() };
+        let [cancel] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!((cancel.flow, cancel.text.method()), (of_box_at(0), "CANCEL"));
+        assert!(unit.arrive(call.flow, &Answer::new(200).to(&cancel.bytes)).is_empty());
+        let ends = unit.arrive(call.flow, &Answer::new(487).to(&call.bytes));
+        let codes: Vec<Option<u16>> =
+            ends.iter().filter(|sent| sent.flow == phone()).map(|sent| sent.text.code()).collect();
+        assert_eq!(codes, [Some(487)], "rings: {rings}");
+        assert_eq!(unit.shared.snapshot(unit.now).calls, 0);
+    }
+    let mut unit = unit(1);
+    let call = unit.passes(phone(), &invite("a").build());
+    unit.passes(call.flow, &Answer::new(180).to(&call.bytes));
+    let other = unit.passes(phone(), &Script::new("MESSAGE").branch("probe").call_id("probe").build());
+    let sent = unit.input(Input::Undelivered { flow: other.flow, returned: &other.bytes });
+    assert_eq!(sent.iter().map(|sent| sent.text.method()).collect::<Vec<_>>(), ["MESSAGE"], "it is only down");
 }
 
 /// The maintenance of the first box in the settings of this unit.

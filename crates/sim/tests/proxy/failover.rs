@@ -2,12 +2,15 @@
 //! moves.
 
 use crate::steps::{
-    SILENCE, bench, call, calls, client, counted, events, heard, millis, name, of_box, outage, register, seconds,
+    SILENCE, bench, call, calls, client, counted, events, heard, millis, name, of_box, outage, register, register_by,
+    registering, seconds,
 };
-use engine::{BackendId, Egress, Event, Failover, Farm, FarmId, Place, Service, Transport};
-use sim::bench::invite;
+use engine::{BackendId, Egress, Event, Failover, Farm, FarmId, Maintenance, Persistence, Place, Service, Transport};
+use sim::bench::{SHARDS, invite};
 use sim::settings::{backend, peer_address, service, trunk};
 use sim::{Answer, Bench, Datagram, Script, Text, box_address, one_farm};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 /// A request's first box answers it so: did another box get it, and what did the client hear?
 fn after(bench: &mut Bench, request: &Script, code: u16) -> (bool, Vec<String>) {
@@ -268,4 +271,227 @@ fn a_request_whose_service_or_farm_a_reload_took_away_does_not_move() {
         bench.answer(&request, &Answer::new(503));
         assert!(heard(&mut bench, client()).contains(&"500 INVITE".to_owned()));
     }
+}
+
+/// One box sends a request to Bonnie, who is registered at the other one. The index of her box, and what that got.
+fn asked_by_other_box(bench: &mut Bench, method: &str) -> (usize, Datagram) {
+    let (home, _) = register(bench, "bonnie");
+    bench.send(box_address(1 - home), of_box(1 - home, method, method).uri("sip:bonnie@example.com").build());
+    (home, bench.one_to(box_address(home)))
+}
+
+#[test]
+fn a_call_that_the_box_of_the_callee_does_not_take_goes_to_her_phone() {
+    let failures: [fn(&mut Bench, &Datagram); 3] = [
+        |bench, _| bench.advance(millis(2_100)),
+        |bench, request| bench.answer(request, &Answer::new(503)),
+        |bench, request| bench.return_undelivered(request),
+    ];
+    for (index, fail) in failures.into_iter().enumerate() {
+        for reloaded in [false, true] {
+            let mut bench = bench(2);
+            let (home, request) = asked_by_other_box(&mut bench, "INVITE");
+            if reloaded {
+                reload(&mut bench, number_anew);
+            }
+            fail(&mut bench, &request);
+            let again = bench.one_to(client());
+            let failure = format!("failure {index}, reloaded: {reloaded}");
+            assert_eq!(Text::read(&again.bytes).start, "INVITE sip:bonnie@10.1.0.1:5060 SIP/2.0", "{failure}");
+            assert_eq!(counted(&mut bench, "failovers"), 1, "{failure}");
+            bench.answer(&again, &Answer::new(200));
+            assert!(heard(&mut bench, box_address(1 - home)).contains(&"200 INVITE".to_owned()), "{failure}");
+        }
+    }
+}
+
+/// The box that calls has found out by a text of its own that the other one is unreachable.
+#[test]
+fn a_call_that_rings_at_the_box_of_the_callee_goes_to_her_phone_when_that_box_goes_down() {
+    for code in [100, 180] {
+        let mut bench = bench(2);
+        let (home, request) = asked_by_other_box(&mut bench, "INVITE");
+        bench.answer(&request, &Answer::new(code));
+        bench.advance(seconds(3));
+        bench.rest();
+        let text = of_box(1 - home, "MESSAGE", "text").call_id("text").uri("sip:bonnie@example.com");
+        bench.send(box_address(1 - home), text.build());
+        let text = bench.one_to(box_address(home));
+        // Each shard follows an outage at its next turn: with the second report all of them have had one.
+        bench.return_undelivered(&text);
+        bench.return_undelivered(&text);
+        let sent: Vec<(String, SocketAddr)> = bench.rest().iter().map(|sent| (name(sent), sent.to)).collect();
+        let of_call: Vec<_> = sent.iter().filter(|(name, _)| name != "MESSAGE").cloned().collect();
+        let wanted = [("INVITE".to_owned(), client()), ("CANCEL".to_owned(), box_address(home))];
+        assert_eq!(of_call, wanted, "{code}");
+        assert!(sent.contains(&("MESSAGE".to_owned(), client())), "the text goes there as well");
+    }
+}
+
+#[test]
+fn the_phone_of_the_callee_is_the_last_resort() {
+    for silent in [false, true] {
+        let mut bench = bench(2);
+        let (home, request) = asked_by_other_box(&mut bench, "INVITE");
+        bench.return_undelivered(&request);
+        let again = bench.one_to(client());
+        if silent {
+            bench.advance(seconds(10));
+            let copies = bench.sent_to(client());
+            assert!(!copies.is_empty() && copies.iter().all(|copy| copy.bytes == again.bytes));
+            assert_eq!(heard(&mut bench, box_address(1 - home)), ["100 INVITE"]);
+        } else {
+            bench.answer(&again, &Answer::new(503));
+            assert_eq!(heard(&mut bench, client()), ["ACK"]);
+            assert_eq!(heard(&mut bench, box_address(1 - home)), ["500 INVITE"]);
+        }
+        assert_eq!(counted(&mut bench, "failovers"), 1, "silent: {silent}");
+    }
+}
+
+#[test]
+fn the_phone_of_the_callee_is_one_of_the_attempts() {
+    let mut bench = Bench::new(one_farm(2, |farm| {
+        for service in &mut farm.services {
+            service.failover.attempts = 1;
+        }
+    }));
+    let (home, request) = asked_by_other_box(&mut bench, "INVITE");
+    bench.return_undelivered(&request);
+    assert_eq!(heard(&mut bench, client()), SILENCE);
+    assert_eq!(heard(&mut bench, box_address(1 - home)), ["500 INVITE"]);
+}
+
+/// The phone must not be asked behind the back of a box that refuses for its user.
+#[test]
+fn what_the_box_of_the_callee_refuses_does_not_reach_her_phone() {
+    for method in ["INVITE", "MESSAGE"] {
+        for code in [401, 403, 404, 480, 486, 500, 603] {
+            let mut bench = bench(2);
+            let (home, request) = asked_by_other_box(&mut bench, method);
+            bench.answer(&request, &Answer::new(code));
+            assert_eq!(heard(&mut bench, client()), SILENCE, "{code}");
+            assert_eq!(heard(&mut bench, box_address(1 - home)), [format!("{code} {method}")]);
+        }
+    }
+}
+
+#[test]
+fn between_boxes_the_codes_of_the_service_of_the_one_that_is_asked_count() {
+    for (code, moves) in [(480, true), (500, false), (503, false)] {
+        let mut bench = Bench::new(one_farm(2, |farm| {
+            let of_one_box = |(name, index, code)| {
+                let failover = Failover { codes: vec![code], ..Failover::default() };
+                Service { failover, ..service(name, vec![index]) }
+            };
+            farm.services = [("first", 0, 480), ("second", 1, 500)].map(of_one_box).into();
+        }));
+        let (home, request) = asked_by_other_box(&mut bench, "INVITE");
+        assert_eq!(home, 0, "clients belong to the first service");
+        bench.answer(&request, &Answer::new(code));
+        assert_eq!(heard(&mut bench, client()).contains(&"INVITE".to_owned()), moves, "{code}");
+    }
+}
+
+#[test]
+fn a_callee_who_is_gone_meanwhile_is_not_looked_for() {
+    let mut bench = bench(2);
+    let (home, request) = asked_by_other_box(&mut bench, "INVITE");
+    bench.send(client(), registering("bonnie").branch("again").cseq(2).build());
+    let registration = bench.one_to(box_address(home));
+    // Her box does not list her.
+    bench.answer(&registration, &Answer::new(200));
+    assert_eq!(heard(&mut bench, client()), ["200 REGISTER"]);
+    bench.return_undelivered(&request);
+    assert_eq!(heard(&mut bench, client()), SILENCE);
+    assert_eq!(heard(&mut bench, box_address(1 - home)), ["500 INVITE"]);
+}
+
+/// It is the box that calls her: she was not there when it asked.
+#[test]
+fn a_callee_who_has_moved_to_another_box_meanwhile_is_called_there() {
+    let mut bench = bench(2);
+    let (home, request) = asked_by_other_box(&mut bench, "INVITE");
+    reload(&mut bench, |farm| {
+        if let Some(backend) = farm.backends.get_mut(home) {
+            backend.maintenance = Maintenance::Drain;
+        }
+    });
+    let (moved_to, _) = register_by(&mut bench, &registering("bonnie").branch("again").cseq(2));
+    assert_eq!(moved_to, 1 - home);
+    bench.return_undelivered(&request);
+    assert_eq!(bench.one_to_client().uri(), "sip:bonnie@10.1.0.1:5060");
+}
+
+#[test]
+fn each_box_of_the_callee_comes_before_her_phone() {
+    let mut bench = Bench::new(one_farm(3, |farm| {
+        for service in &mut farm.services {
+            service.persistence = Persistence::None;
+        }
+    }));
+    let homes = ["one", "two"].map(|phone| {
+        let script = Script::new("REGISTER")
+            .branch(phone)
+            .call_id(phone)
+            .uri("sip:example.com")
+            .from(&format!("<sip:bonnie@example.com>;tag={phone}"))
+            .to("<sip:bonnie@example.com>")
+            .line(&format!("Contact: <sip:{phone}@10.1.0.1:5060>;expires=600"));
+        register_by(&mut bench, &script).0
+    });
+    assert_eq!(homes, [0, 1]);
+    bench.send(box_address(2), of_box(2, "INVITE", "call").uri("sip:bonnie@example.com").build());
+    for home in [1, 0] {
+        let request = bench.one_to(box_address(home));
+        bench.return_undelivered(&request);
+    }
+    assert_eq!(bench.one_to_client().uri(), "sip:two@10.1.0.1:5060", "the newest");
+    assert_eq!(counted(&mut bench, "failovers"), 2);
+}
+
+/// Its answer was lost on the way to the box. It was done at the phone, and must not be done twice.
+#[test]
+fn a_request_that_went_to_the_phone_of_the_callee_is_answered_again_and_goes_nowhere() {
+    let mut bench = bench(2);
+    let (home, request) = asked_by_other_box(&mut bench, "MESSAGE");
+    let caller = box_address(1 - home);
+    bench.return_undelivered(&request);
+    let again = bench.one_to(client());
+    bench.answer(&again, &Answer::new(200));
+    assert_eq!(heard(&mut bench, caller), ["200 MESSAGE"]);
+    bench.send(caller, of_box(1 - home, "MESSAGE", "MESSAGE").uri("sip:bonnie@example.com").build());
+    assert_eq!(heard(&mut bench, caller), ["200 MESSAGE"]);
+    bench.assert_quiet();
+}
+
+#[test]
+fn refusals_by_affinity_are_told_once_a_second_and_all_counted() {
+    let mut bench = bench(2);
+    let (home, _) = register(&mut bench, "bonnie");
+    // Requests of one shard: each tells for itself.
+    let request = |number: usize| {
+        let (id, from) = (format!("m{number}"), "<sip:dora@example.com>;tag=d");
+        Script::new("MESSAGE").uri("sip:bonnie@example.com").from(from).branch(&id).call_id(&id).build()
+    };
+    let mut requests = (0..).map(request).filter(|request| engine::route(request, SHARDS) == 0);
+    for (number, told) in [(1, 1), (2, 1), (3, 2)] {
+        if number == 3 {
+            bench.advance(seconds(1));
+        }
+        bench.send(client(), requests.next().expect("there is no end of them"));
+        let first = bench.one_to(box_address(home));
+        bench.answer(&first, &Answer::new(403));
+        assert_eq!((events(&mut bench).len(), counted(&mut bench, "affinity_refused")), (told, number));
+    }
+}
+
+/// RFC 4320 §3: 32 s after it was sent nobody waits for anything but the answer to an INVITE.
+#[test]
+fn a_request_that_nobody_answers_moves_nowhere_when_its_time_is_over() {
+    let mut bench = bench(2);
+    bench.send(client(), Script::new("MESSAGE").build());
+    bench.advance(seconds(33));
+    let asked: BTreeSet<SocketAddr> = bench.rest().iter().map(|sent| sent.to).filter(|to| *to != client()).collect();
+    assert_eq!((asked.len(), counted(&mut bench, "failovers")), (1, 0), "{asked:?}");
 }

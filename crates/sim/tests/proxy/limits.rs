@@ -50,6 +50,34 @@ fn the_last_transaction_that_fits_passes_and_the_next_is_refused() {
     bench.one_to_a_box();
 }
 
+/// Calls and registrations share the rate of a box. What else comes does not count, and passes when the rate is reached.
+#[test]
+fn the_rate_of_a_box_is_one_of_calls_and_registrations() {
+    for counts in ["INVITE", "REGISTER"] {
+        let mut bench = Bench::new(one_farm(1, |farm| {
+            for backend in &mut farm.backends {
+                backend.max_rate = 1;
+            }
+        }));
+        let requests = [
+            ("MESSAGE", true),
+            ("OPTIONS", true),
+            (counts, true),
+            ("INVITE", false),
+            ("REGISTER", false),
+            ("MESSAGE", true),
+            ("OPTIONS", true),
+        ];
+        for (number, (method, passes)) in requests.into_iter().enumerate() {
+            bench.send(client(), Script::new(method).call_id(&format!("call-{number}")).build());
+            let (passed, refused) = (heard(&mut bench, box_address(0)), heard(&mut bench, client()));
+            let refusal = format!("503 {method}");
+            let wanted = if passes { [vec![method.to_owned()], vec![]] } else { [vec![], vec![refusal]] };
+            assert_eq!([passed, refused], wanted, "{method} as number {number}, where {counts} took the place");
+        }
+    }
+}
+
 /// They pass all the same; they are only not counted, nor found by Replaces.
 #[test]
 fn calls_beyond_the_limit_of_dialogs_are_not_remembered() {

@@ -214,7 +214,10 @@ fn only_what_says_nothing_new_is_answered() {
         (phone(), registering(6), true),
         (phone(), registering(9).branch("anew").line("User-Agent: other"), true),
         (phone(), bare(6).line("Contact: <sip:bonnie@10.1.0.1:5060>"), true),
-        (phone(), bare(6).line("Contact: sip:bonnie@10.1.0.1:5060;expires=1"), true),
+        (phone(), bare(6).line("Contact: sip:bonnie@10.1.0.1:5060;expires=60"), true),
+        (phone(), bare(6).line("Contact: sip:bonnie@10.1.0.1:5060;expires=59"), false),
+        (phone(), bare(6).line("Contact: <sip:bonnie@10.1.0.1:5060>").line("Expires: 60"), true),
+        (phone(), bare(6).line("Contact: <sip:bonnie@10.1.0.1:5060>").line("Expires: 59"), false),
         (phone(), registering(6).line("Route: <sip:10.0.0.1;lr>"), true),
         (at_port(5070), registering(6), false),
         (phone(), registering(6).call_id("others"), false),
@@ -249,7 +252,7 @@ fn only_what_says_nothing_new_is_answered() {
 fn nobody_is_told_more_than_was_asked_for_or_than_is_left() {
     for (second, granted, asked, wanted) in [
         (60, 3_600, "", "60"),
-        (60, 3_600, ";expires=30", "30"),
+        (60, 3_600, ";expires=60", "60"),
         (60, 3_600, ";expires=61", "60"),
         (30, 100, ";expires=3600", "60"),
         (45, 100, ";expires=3600", "55"),
@@ -263,6 +266,17 @@ fn nobody_is_told_more_than_was_asked_for_or_than_is_left() {
         assert_eq!((answer.code(), told(&answer).as_str()), (Some(200), wanted), "{second} {granted} {asked}");
         assert!(answer.header("To").is_some_and(|to| to.contains(";tag=")), "{answer:?}");
     }
+}
+
+/// RFC 3261 §10.3 step 7: the box shortens its binding. What it grants then is its own time.
+#[test]
+fn a_phone_that_asks_for_less_is_for_the_box() {
+    let (mut unit, home) = registered();
+    unit.advance(seconds(60));
+    let less = bare(6).line("Contact: <sip:bonnie@10.1.0.1:5060>;expires=20");
+    let granted = grants(&mut unit, phone(), &less, ";expires=20", &[]);
+    assert_eq!((granted.home, told(&granted.heard).as_str(), told(&granted.told).as_str()), (home, "20", "20"));
+    assert_eq!(reached(&mut unit, phone(), &registering(7)), Some(home));
 }
 
 /// A time that the phone was told as it was granted is the box's own.

@@ -73,7 +73,12 @@ pub(crate) fn failed_over(bench: &mut Bench) -> (Datagram, Datagram) {
 
 /// A user registers from Bonnie's address. The index of the user's box, and the contact as that box knows it.
 pub(crate) fn register(bench: &mut Bench, user: &str) -> (usize, String) {
-    bench.send(client(), registering(user).build());
+    register_by(bench, &registering(user))
+}
+
+/// The same by this REGISTER.
+pub(crate) fn register_by(bench: &mut Bench, request: &Script) -> (usize, String) {
+    bench.send(client(), request.build());
     let (index, request) = bench.one_to_a_box();
     let contact = Text::read(&request.bytes).header("Contact").map(uri_in).unwrap_or_default();
     bench.answer(&request, &Answer::new(200).line(&format!("Contact: <{contact}>;expires=600")));

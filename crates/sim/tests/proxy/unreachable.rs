@@ -1,8 +1,12 @@
 //! What the network reports as undeliverable (RFC 3261 §16.9): believed only where it quotes what was sent, and still waited for.
 
-use crate::steps::{SILENCE, bench, call, client, counted, first_box, heard, millis};
+use crate::steps::{SILENCE, bench, call, client, counted, first_box, heard, millis, seconds};
+use crate::streams::{farm, of_phone};
+use crate::unit::{Sent, Unit};
+use engine::{Guardian, Input, Transport};
 use sim::bench::invite;
 use sim::{Answer, Datagram, Script, box_address};
+use std::sync::Arc;
 
 /// The same datagram with other octets at one place.
 fn altered(datagram: &Datagram, from: &str, to: &str) -> Datagram {
@@ -80,4 +84,47 @@ fn a_report_of_what_no_transaction_sent_is_not_believed() {
     bench.return_undelivered(&before);
     assert_eq!((counted(&mut bench, "unreachable"), first_box(&mut bench).state), (0, "up"));
     bench.assert_quiet();
+}
+
+/// What comes back, kept back by a limit of ours or not.
+fn lost(sent: &Sent, by_us: bool) -> Input<'_> {
+    let (flow, returned) = (sent.flow, &sent.bytes[..]);
+    if by_us { Input::Unsent { flow, returned } } else { Input::Undelivered { flow, returned } }
+}
+
+#[test]
+fn a_limit_of_ours_is_not_held_against_the_box() {
+    for (by_us, state) in [(true, "up"), (false, "down")] {
+        let mut unit = Unit::new(farm(Some(Transport::Tcp), |_| ()));
+        let sent = unit.passes(of_phone(Transport::Tcp, 7), &invite("a").build());
+        let answers = unit.input(lost(&sent, by_us));
+        let codes: Vec<Option<u16>> = answers.iter().map(|up| up.text.code()).collect();
+        assert_eq!(codes, [Some(500)], "nobody waits for it any longer");
+        let farms = unit.shared.snapshot(unit.now).farms;
+        let states: Vec<&str> = farms
+            .iter()
+            .flat_map(|farm| &farm.services)
+            .flat_map(|service| &service.backends)
+            .map(|backend| backend.state)
+            .collect();
+        assert_eq!((states, unit.counted("unreachable")), (vec![state], u64::from(!by_us)));
+    }
+}
+
+/// A check that was never made has no outcome, and the next one comes in its time.
+#[test]
+fn a_limit_of_ours_fails_no_check() {
+    for by_us in [true, false] {
+        let mut unit = Unit::new(farm(Some(Transport::Tcp), |farm| {
+            for service in &mut farm.services {
+                service.guardians = vec![Arc::new(Guardian { fall: 1, ..Guardian::options() })];
+            }
+        }));
+        let pings = unit.advance(millis(1_100));
+        let [ping] = &pings[..] else { panic!("{pings:?}") };
+        unit.input(lost(ping, by_us));
+        assert_eq!((unit.counted("ping_failures"), unit.counted("pings")), (u64::from(!by_us), 1));
+        unit.advance(seconds(11));
+        assert!(unit.counted("pings") > 1);
+    }
 }

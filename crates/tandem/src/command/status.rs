@@ -376,8 +376,8 @@ const UNUSUAL: [&str; 18] = [
     "binding_limit",
     "dialog_limit",
     "answers_withheld",
+    "large_refused",
     "unsafe_destination",
-    "open_relay_refused",
     "passive_spared",
     "checks_not_made",
     "checks_waited",
@@ -400,7 +400,7 @@ mod tests {
         let guardian = |name: &str, state: &str, took_ms: Option<f64>, ago_s: Option<f64>, reason: Option<&str>| {
             json!({
                 "name": name, "state": state, "falls": 2, "fall": 3, "took_ms": took_ms, "ago_s": ago_s, "reason": reason,
-                "said": null, "exit_code": null, "history_ms": [took_ms], "history_ago_s": [3.4]
+                "said": null, "exit_code": null, "output": null, "history_ms": [took_ms], "history_ago_s": [3.4]
             })
         };
         let name = |name: &str, places: &[&str], age_s: Option<u64>, failure: Option<&str>| {

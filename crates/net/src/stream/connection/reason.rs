@@ -27,7 +27,7 @@ pub(crate) enum Reason {
     QueueStuck,
     /// The peer answered no ping of ours, and had to.
     PongTimedOut,
-    /// The unit has as many connections as it may.
+    /// The unit has as many connections as it may, or as the system lets it have.
     TooMany,
     /// So has their source address.
     TooManyOfSource,

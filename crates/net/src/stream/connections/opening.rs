@@ -68,7 +68,7 @@ impl Connections {
             Err(reason) => {
                 self.release(&Origin::Opened(None));
                 self.counts.reasons.add(reason);
-                Err(NotSent::Refused)
+                Err(if reason == Reason::TooMany { NotSent::TooMany } else { NotSent::Refused })
             }
         }
     }
@@ -97,8 +97,8 @@ impl Connections {
         };
         let from = if flow.local.is_unspecified() { at.bind.ip() } else { flow.local };
         // Some servers take a connection's source for our Contact: so it is what we listen at, if the kernel lets us.
-        let socket =
-            socket::connect(SocketAddr::new(from, at.bind.port()), flow.remote).map_err(|_| Reason::ConnectRefused)?;
+        let socket = socket::connect(SocketAddr::new(from, at.bind.port()), flow.remote)
+            .map_err(|error| if socket::is_exhausted(&error) { Reason::TooMany } else { Reason::ConnectRefused })?;
         let local = socket.local_addr().map_or(from, |address| address.ip());
         let flow = Flow { listener: at.id, local, remote: flow.remote, connection: ConnectionId::NONE };
         let mut connection = Connection::opened(socket, wire, now);

@@ -123,6 +123,7 @@ impl Told {
         match input {
             Input::Datagram { flow, bytes } => Self::Came(flow, bytes.to_vec()),
             Input::Undelivered { flow, returned } => Self::Lost(flow, returned.to_vec()),
+            Input::Unsent { .. } => unreachable!("what waits was taken"),
         }
     }
 }
@@ -265,6 +266,19 @@ fn limits_hold_and_places_come_back() {
     world.accept(0, &tcp(), &sockets);
     assert_eq!(world.connections.counters().accepted, 4);
     assert!(world.connections.owns_any(0) && !world.connections.owns_any(1));
+}
+
+#[test]
+fn a_server_that_would_be_one_too_many_is_not_said_to_refuse() {
+    if !namespace::alone("stream::connections::tests::a_server_that_would_be_one_too_many_is_not_said_to_refuse") {
+        return;
+    }
+    let world = World::new(Limits { connections: 1, ..Limits::default() });
+    let _servers = ["127.0.0.1:5070", "127.0.0.1:5071"].map(open);
+    let outcomes = ["127.0.0.1:5070", "127.0.0.1:5071", "127.0.0.1:5070"]
+        .map(|remote| world.send(0, &tcp(), &towards(&tcp(), remote), &message(1)));
+    assert_eq!(outcomes, [Ok(()), Err(NotSent::TooMany), Ok(())]);
+    assert_eq!((world.ended(Reason::TooMany), world.connections.counters().opened), (1, 1));
 }
 
 #[test]
