@@ -1,9 +1,13 @@
 //! The command line of `cargo xtask`.
 #![forbid(unsafe_code)]
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use signal_hook::consts::SIGPIPE;
+use signal_hook::flag;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use xtask::{bench, checklist, conformance, fuzz, gate, netns, published, purity, simulate, sync_docs, tidy};
 
 /// What tandem's developers run.
@@ -74,8 +78,19 @@ enum Task {
     Generate(bench::GenerateOptions),
 }
 
+impl Task {
+    /// Does it leave nothing behind wherever it ends? Others hold processes, sockets and files of the system, and must end in order.
+    fn may_end_anywhere(&self) -> bool {
+        matches!(self, Self::Tidy | Self::Checklist | Self::Sim { .. })
+    }
+}
+
 fn main() -> Result<ExitCode> {
-    let code = match Arguments::parse().task {
+    let task = Arguments::parse().task;
+    if task.may_end_anywhere() {
+        end_with_reader()?;
+    }
+    let code = match task {
         Task::Test { install } => gate::run(install)?,
         Task::Tidy => tidy_and_purity()?,
         Task::Checklist => u8::from(!checklist::run()?),
@@ -104,6 +119,13 @@ fn main() -> Result<ExitCode> {
         }
     };
     Ok(ExitCode::from(code))
+}
+
+/// From now on this program ends as others do when whoever reads its output has seen enough, as `cargo xtask sim | head` does. By
+/// itself Rust makes a panic of it.
+fn end_with_reader() -> Result<()> {
+    flag::register_conditional_default(SIGPIPE, Arc::new(AtomicBool::new(true))).context("cannot listen to signals")?;
+    Ok(())
 }
 
 fn tidy_and_purity() -> Result<u8> {

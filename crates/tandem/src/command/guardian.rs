@@ -8,7 +8,7 @@ use config::{Checked, Guardian};
 use engine::{Backend, Effect, Farm};
 use net::{Clock, Names};
 use probe::shell::Linger;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use sip::Instant;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -83,7 +83,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Err(error)
             if error.downcast_ref::<io::Error>().is_none_or(|error| error.kind() != io::ErrorKind::BrokenPipe) =>
         {
-            eprintln!("error: {error:#}");
+            // The terminal may be closed.
+            let _unread = writeln!(io::stderr(), "error: {error:#}");
             Ok(ExitCode::from(UNKNOWN))
         }
         other => other,
@@ -131,7 +132,8 @@ fn check(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let guardian = named(&checked, &arguments.name)?;
     let backends = chosen(&checked, guardian, arguments.farm.as_deref(), arguments.backend.as_deref())?;
     let is_interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    // A terminal that is closed sends SIGHUP.
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&is_interrupted)).context("cannot listen to signals")?;
     }
     let mut work: Work<usize> = Work::new();

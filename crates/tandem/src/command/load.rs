@@ -2,23 +2,24 @@
 
 mod idle;
 mod streams;
+mod target;
+mod telling;
 
 use anyhow::{Context, bail};
 use load::Progress;
-use load::authority::{self, Refusal};
 use load::generator::{self, Details, Kind, Pace, Settings, UserName};
 use load::peak::{self, PeakPlan};
-use load::process;
 use load::stream::Streams;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use std::io::{self, IsTerminal, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use streams::StreamArguments;
+use target::Target;
+use telling::Telling;
 
 #[derive(clap::Args)]
 #[command(
@@ -64,21 +65,14 @@ struct Registrations {
 
 #[derive(clap::Args)]
 struct Common {
-    /// The balancer: where everything is sent; without a port 5060
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    to: SocketAddr,
+    #[command(flatten)]
+    target: Target,
     /// Answer as the server behind the balancer, at this address
     #[arg(long, value_name = "ADDRESS", value_parser = address, required_unless_present = "no_answer")]
     answer: Option<SocketAddr>,
     /// Real servers stand behind the balancer, or it is one itself
     #[arg(long, conflicts_with = "answer")]
     no_answer: bool,
-    /// The target is neither this machine nor in a private network, and it is mine to load
-    #[arg(long)]
-    i_own_the_target: bool,
-
-    #[command(flatten)]
-    stream: StreamArguments,
 
     /// So many at a time, a new one when one ends [default: 10; over streams one for each connection]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=262_144), conflicts_with_all = ["rate", "peak"])]
@@ -105,9 +99,6 @@ struct Common {
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = span)]
     wait: Duration,
 
-    /// Our own address; without it the one that the system uses towards the balancer
-    #[arg(long, value_name = "ADDRESS", value_parser = own_address)]
-    from: Option<SocketAddr>,
     /// So many users call or register, in turns
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     from_users: u32,
@@ -127,18 +118,11 @@ struct Common {
     #[arg(long, value_name = "PASSWORD")]
     password: Option<String>,
 
-    /// Measure the CPU time and the memory of this process too; may be given several times
-    #[arg(long, value_name = "PID")]
-    pid: Vec<u32>,
     /// Never sleep: on a core of our own, so that the target does not pay for waking us
     #[arg(long)]
     busy_poll: bool,
-    /// Tell each second how it goes, even where standard error is no terminal
-    #[arg(long)]
-    progress: bool,
-    /// JSON for programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    telling: Telling,
 }
 
 /// Runs the load and reports. Status 0 only if nothing failed.
@@ -153,11 +137,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     check(common)?;
     let (mut settings, mut details) = (settings(kind, common), details(hold, common));
-    if let Some(streams) = common.stream.streams(is_storm)? {
+    if let Some(streams) = common.target.stream.streams(is_storm)? {
         over(streams, common, &mut settings, &mut details);
     }
     let stop = stop_at_signals()?;
-    let is_shown = common.progress || io::stderr().is_terminal();
+    let is_shown = common.telling.is_shown();
+    let json = common.telling.json;
     let show = |progress: Progress| {
         if is_shown {
             tell(&progress.to_string());
@@ -170,10 +155,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             }
         };
         let found = peak::find(settings, &details, plan(common), &stop, told, show).context("nothing was found")?;
-        (if common.json { format!("{:#}", found.to_json()) } else { found.to_string() }, found.per_second.is_some())
+        (if json { format!("{:#}", found.to_json()) } else { found.to_string() }, found.per_second.is_some())
     } else {
         let report = generator::run_with(settings, &details, &stop, show).context("there is no report")?;
-        (if common.json { format!("{:#}", report.to_json()) } else { report.to_string() }, report.is_success())
+        (if json { format!("{:#}", report.to_json()) } else { report.to_string() }, report.is_success())
     };
     writeln!(io::stdout().lock(), "{text}")?;
     Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -181,37 +166,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// What clap cannot know to be wrong.
 fn check(common: &Common) -> anyhow::Result<()> {
-    check_target(common.to, common.i_own_the_target)?;
+    common.target.check()?;
     if common.answer.is_some_and(|answer| answer.ip().is_unspecified() || answer.port() == 0) {
         bail!("--answer is the address that the balancer sends to: give it whole");
     }
-    check_own(common.to, common.from, &common.pid)
-}
-
-fn check_target(to: SocketAddr, is_owned: bool) -> anyhow::Result<()> {
-    match authority::check(to, is_owned) {
-        Ok(()) => Ok(()),
-        Err(refusal @ Refusal::NoReceiver(_)) => bail!("{refusal}"),
-        Err(refusal @ Refusal::Foreign(_)) => bail!(
-            "{refusal}: loading a system of somebody else's is an attack, and nothing was sent; if it is yours, say --i-own-the-target"
-        ),
-    }
-}
-
-fn check_own(to: SocketAddr, from: Option<SocketAddr>, processes: &[u32]) -> anyhow::Result<()> {
-    if from.is_some_and(|from| from.is_ipv4() != to.is_ipv4()) {
-        bail!("--from and --to are of different families");
-    }
-    for process in processes {
-        if !process::exists(*process) {
-            bail!("there is no process {process} to measure");
-        }
-    }
-    Ok(())
+    common.telling.check()
 }
 
 fn settings(kind: Kind, common: &Common) -> Settings {
-    let chosen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let duration = match (common.duration, common.count) {
         (Some(duration), _) => duration,
         (None, Some(_)) => Duration::MAX,
@@ -224,9 +186,9 @@ fn settings(kind: Kind, common: &Common) -> Settings {
             None => Pace::Closed { concurrency: common.concurrency.unwrap_or(CONCURRENCY) as usize },
         },
         duration,
-        balancer: common.to,
-        caller: common.from.unwrap_or(chosen),
-        callee: common.answer.unwrap_or(chosen),
+        balancer: common.target.to,
+        caller: common.target.own(),
+        callee: common.answer.unwrap_or(target::ANY),
     }
 }
 
@@ -244,7 +206,7 @@ fn details(hold: Duration, common: &Common) -> Details {
         warm_up: common.warm_up,
         grace: common.grace,
         ready_within: common.wait,
-        processes: common.pid.clone(),
+        processes: common.telling.pid.clone(),
         busy_poll: common.busy_poll,
         streams: None,
     }
@@ -426,7 +388,7 @@ mod tests {
             panic!("{words}: not registrations");
         };
         let (mut settings, mut details) = (settings(Kind::Register, &common), details(Duration::ZERO, &common));
-        let streams = common.stream.streams(storm).expect("the words make sense").expect("it is a stream");
+        let streams = common.target.stream.streams(storm).expect("the words make sense").expect("it is a stream");
         over(streams, &common, &mut settings, &mut details);
         (settings, details)
     }
@@ -473,6 +435,15 @@ mod tests {
             ("idle --to 127.0.0.1 --transport tcp --ping never", ValueValidation),
         ] {
             assert_eq!(parsed(words).err(), Some(kind), "{words}");
+        }
+    }
+
+    #[test]
+    fn every_load_is_of_somebody_and_tells_of_itself() {
+        let words = "--to 192.0.2.1 --i-own-the-target --from 192.0.2.2 --transport tcp --connections 2 --pid 1 \
+                     --progress --json";
+        for kind in ["calls --no-answer", "registrations --no-answer", "options --no-answer", "idle"] {
+            assert_eq!(parsed(&format!("{kind} {words}")).err(), None, "{kind}");
         }
     }
 

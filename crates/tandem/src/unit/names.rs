@@ -274,7 +274,7 @@ const GATHERING: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::{Found, Place, Transport, UpCause};
+    use engine::{Farm, Found, Place, Transport, UpCause, guardians_of};
 
     fn settings(guardians: &str, down: &BTreeSet<SocketAddr>) -> Settings {
         let text = format!(
@@ -332,6 +332,8 @@ mod tests {
         let places: Vec<SocketAddr> =
             after.farms.iter().flat_map(|farm| &farm.backends).map(|one| one.address).collect();
         assert_eq!(places, [address(22), address(11), address(21)]);
+        let is_checked = |farm: &Farm| farm.backends.iter().all(|one| !guardians_of(farm, one).is_empty());
+        assert!(after.farms.iter().all(is_checked), "who is passed over has the guardians of its name");
         assert_eq!(naming.down(now + REST * 100, &after), down, "it is checked, so that it will be heard");
         naming.hear(&Event::BackendUp { backend: id("p", 21), cause: UpCause::Check("options".into()) });
         assert!(naming.down(now, &after).is_empty());

@@ -1,4 +1,5 @@
-//! As whom the unit runs: started as root it becomes another user, and keeps what it needs of root's rights.
+//! As whom the unit runs: started as root it becomes another user, and keeps what it needs of root's rights. Started as another user
+//! it keeps what it was given, to itself.
 
 use super::state_dir;
 use anyhow::{Context, bail, ensure};
@@ -24,14 +25,18 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// Becomes `user` if this process is root and there is such a user. The state folder is made before and given away with what a unit
-/// keeps in it. `config` is what a reload will read.
+/// keeps in it. `config` is what a reload will read. Who is not root keeps the rights that he has, but no program gets them from him.
 ///
 /// To be called before any thread is started: capabilities belong to a thread, which hands them down to those that it starts.
 ///
 /// # Errors
 /// The system refused a step, or the state folder is not one. The process is of no use then: it may have lost half of its rights.
 pub(crate) fn give_up(user: Option<&str>, state_dir: &Path, config: &Path) -> anyhow::Result<Told> {
-    let Some(name) = user.filter(|_| is_root()) else { return Ok(Told::default()) };
+    if !is_root() {
+        keep_from_programs()?;
+        return Ok(Told::default());
+    }
+    let Some(name) = user else { return Ok(Told::default()) };
     let found = User::from_name(name).with_context(|| format!("cannot look up the user `{name}`"))?;
     let Some(user) = found else {
         return Ok(Told { done: None, warnings: vec![missing(name)] });
@@ -56,6 +61,12 @@ pub(crate) fn give_up(user: Option<&str>, state_dir: &Path, config: &Path) -> an
         done: Some(format!("runs as `{name}` and keeps {kept} of root's rights")),
         warnings: unreadable(config, &user).into_iter().collect(),
     })
+}
+
+/// A service manager gives rights as ambient ones, and every command of a guardian would have them too. What is not inheritable cannot
+/// be ambient (capabilities(7)), so that this empties both sets; what is permitted and effective stays.
+fn keep_from_programs() -> anyhow::Result<()> {
+    caps::clear(None, CapSet::Inheritable).context("commands would have the capabilities of this process")
 }
 
 fn missing(name: &str) -> String {
@@ -186,6 +197,19 @@ mod tests {
     #[test]
     fn nobody_else_is_meant() {
         assert_eq!(give_up(None, Path::new("/nowhere"), Path::new("/nowhere")).ok(), Some(Told::default()));
+    }
+
+    /// Capabilities belong to a thread: those of this test end with it.
+    #[test]
+    fn what_was_given_goes_on_to_no_program() {
+        let right = Capability::CAP_NET_BIND_SERVICE;
+        let has = |set: CapSet| caps::has_cap(None, set, right).expect("the system knows this set");
+        let given = [CapSet::Inheritable, CapSet::Ambient].map(|set| caps::raise(None, set, right).is_ok());
+        let before = [CapSet::Permitted, CapSet::Effective].map(has);
+        assert!(given != [true; 2] || has(CapSet::Ambient), "it was given");
+        keep_from_programs().expect("whoever gives up needs no right");
+        assert_eq!([CapSet::Inheritable, CapSet::Ambient].map(has), [false; 2]);
+        assert_eq!([CapSet::Permitted, CapSet::Effective].map(has), before);
     }
 
     #[test]

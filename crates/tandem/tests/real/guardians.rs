@@ -226,7 +226,9 @@ fn check_sip_is_found_in_our_own_program() {
     let unit = Unit::start(&farm("\"own\"", &[FIRST], &table));
     let status = expect_guardian(&unit, "pbx1", "own", "up");
     let said = text_of(guardian(&status, "pbx1", "own"), "said");
-    assert!(said.starts_with("SIP OK - ") && said.contains('|'), "{said}");
+    assert!(said.starts_with("SIP OK - ") && !said.contains('|'), "{said}");
+    let output = text_of(guardian(&status, "pbx1", "own"), "output");
+    assert!(output.starts_with(&said) && output.contains(" | "), "{output}");
     let known = server.known();
     assert!(known.calls >= 1 && known.registrations == 0 && known.packets >= 50, "{known:?}");
     drop(server);
@@ -252,7 +254,7 @@ fn a_command_that_overruns_is_killed_with_what_it_started() {
     let unit = Unit::start(&farm("\"own\"", &[FIRST], &table));
     let status = expect_state(&unit, "pbx1", "down", SOON);
     let cause = cause(&status, "pbx1");
-    assert!(cause.contains("it did not end by itself and was killed after") && cause.contains("it hangs"), "{cause}");
+    assert!(cause.contains("it did not end in time and was stopped after") && cause.contains("it hangs"), "{cause}");
     let written = std::fs::read_to_string(&pids).expect("the script wrote it");
     let processes: Vec<u32> = written.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     // The next check is seconds ahead.
@@ -354,6 +356,25 @@ fn a_warning_is_told_and_takes_nothing_out() {
     let told = holds_within(SOON, || unit.process().errors().contains("WarningOver"));
     assert!(told && !unit.process().errors().contains("BackendDown"), "{}", unit.said());
     assert!(counter(&unit.status(), "events", "backend_warned") >= 1, "{:#}", unit.status());
+}
+
+#[test]
+fn a_closed_terminal_leaves_no_call_behind() {
+    if !namespace() {
+        return;
+    }
+    let world = World::new();
+    let server = EchoBox::at(FIRST);
+    let text = farm("\"real-call\"", &[FIRST], &long_call(&world, "username = \"bonnie\""));
+    let file = world.file("farm.toml", &text);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+    command.args(["guardian", "run", "real-call", "--config", file.as_str()]);
+    let mut run = Process::start(&mut command, "run", world.path());
+    assert!(holds_within(SOON, || server.known().packets >= 20), "{}", run.said());
+    run.signal("HUP");
+    assert!(run.wait(SOON).code().is_some(), "{}", run.said());
+    let known = server.known();
+    assert!(known.up.is_empty() && known.bound.is_empty(), "{known:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::common::unit::backend;
 use crate::common::wire::{Call, Station, offer, request};
 use crate::common::{Unit, holds_within, namespace, peer};
 use serde_json::Value;
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 const UNIT: &str = "127.0.0.20:5060";
@@ -14,6 +15,10 @@ const PHONE: &str = "127.0.0.51:5060";
 const FIRST: &str = "127.0.0.31:5060";
 const SECOND: &str = "127.0.0.32:5060";
 const THIRD: &str = "127.0.0.33:5060";
+const SOON: Duration = Duration::from_secs(45);
+/// Three checks decide within two seconds.
+const OFTEN_ASKED: &str = "[[farm.service]]\nname = \"default\"\nguardians = [\"asked\"]\n\
+    [[guardian]]\nname = \"asked\"\ncheck = \"options\"\ninterval = \"1s\"\ntimeout = \"500ms\"\n";
 /// Of every record. The unit asks no sooner either.
 const TTL: Duration = Duration::from_secs(5);
 /// A first failure is followed by another question after five seconds, a second one after ten.
@@ -138,16 +143,23 @@ fn the_next_address_of_a_name_serves_while_the_best_is_down() {
         return;
     }
     let files = tempfile::tempdir().expect("the temporary folder can be written");
-    let (first, _second) = (Answerer::at(FIRST), Answerer::at(SECOND));
+    let _second = Answerer::at(SECOND);
     let _server = NameServer::start(files.path(), RECORDS, &hosts(FIRST, SECOND));
-    let unit = Unit::start(&config(""));
+    let unit = Unit::start(&format!("{}{OFTEN_ASKED}", config("")));
     let mut caller = Caller::new();
-    assert_eq!(caller.call(), FIRST);
-    drop(first);
-    // Pings find it out: nobody listens there any more.
-    assert!(holds_within(Duration::from_secs(45), || address(&unit).contains(SECOND)), "{:#}", unit.status());
-    for _ in 0..3 {
-        assert_eq!(caller.call(), SECOND, "{:#}", unit.status());
+    for is_silent in [true, false] {
+        let first = Answerer::at(FIRST);
+        assert!(caller.reaches_within(SOON, FIRST), "it is back: {:#}\n{}", unit.status(), unit.said());
+        drop(first);
+        let silent = is_silent.then(|| UdpSocket::bind(FIRST).expect("the namespace is ours"));
+        assert!(holds_within(SOON, || address(&unit).contains(SECOND)), "{:#}\n{}", unit.status(), unit.said());
+        // It stays there as long as the first one is looked for in vain, some rounds long.
+        let ends = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < ends {
+            assert_eq!(caller.call(), SECOND, "{:#}\n{}", unit.status(), unit.said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        drop(silent);
     }
 }
 

@@ -1,4 +1,5 @@
-//! A unit that is started as root: whom it becomes, what it keeps, and what it says where it cannot.
+//! A unit that is started as root: whom it becomes, what it keeps, and what it says where it cannot. And one that a service manager
+//! gave its rights.
 
 use crate::common::unit::launch;
 use crate::common::wire::{Station, request};
@@ -35,7 +36,11 @@ impl Started {
     }
 
     fn within(folder: TempDir) -> Self {
-        let mut process = launch(folder.path());
+        let process = launch(folder.path());
+        Self::of(process, folder)
+    }
+
+    fn of(mut process: Process, folder: TempDir) -> Self {
         holds_within(SOON, || !process.is_running() || process.output().lines().any(|line| line == "ready"));
         Self { process, folder }
     }
@@ -91,6 +96,15 @@ fn id(which: &str, user: Option<&str>) -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
+/// User and group of somebody who may nothing.
+fn nobody() -> Option<(u32, u32)> {
+    let found = id("-u", Some("nobody")).zip(id("-g", Some("nobody")));
+    if found.is_none() {
+        eprintln!("skipped: there is no user nobody");
+    }
+    found
+}
+
 /// The values of a line of `/proc/PID/status`.
 fn values<'a>(status: &'a str, name: &str) -> Vec<&'a str> {
     let prefix = format!("{name}:");
@@ -141,11 +155,7 @@ fn a_unit_started_as_root_becomes_its_user_and_keeps_what_it_needs() {
     if !namespace() || !is_root() {
         return;
     }
-    let (uid, gid) = (id("-u", Some("nobody")), id("-g", Some("nobody")));
-    let (Some(uid), Some(gid)) = (uid, gid) else {
-        eprintln!("skipped: there is no user nobody");
-        return;
-    };
+    let Some((uid, gid)) = nobody() else { return };
     // First, so that no ping is sent where nobody listens.
     let _server = Station::at(SERVER);
     let phone = Station::at(PHONE);
@@ -173,6 +183,42 @@ fn a_unit_started_as_root_becomes_its_user_and_keeps_what_it_needs() {
     assert!(again.process.is_running(), "{}", again.process.said());
     assert_dropped(&again, uid, gid);
     assert_given(&again.state_dir(), uid, gid);
+}
+
+#[test]
+fn rights_that_a_service_manager_gave_go_on_to_no_program() {
+    if !namespace() || !is_root() {
+        return;
+    }
+    let Some((uid, gid)) = nobody() else { return };
+    let _server = Station::at(SERVER);
+    let phone = Station::at(PHONE);
+    let folder = open_folder();
+    write_config(folder.path(), &config("tandem", &[UNIT]), 0o644);
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).expect("the folder is ours");
+    std::os::unix::fs::chown(&state, Some(uid), Some(gid)).expect("the test is root");
+    // Where it was built others may have no way to it.
+    let program = folder.path().join("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_tandem"), &program).expect("the program is built before its tests");
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).args([
+        "--clear-groups",
+        "--inh-caps=+net_bind_service,+net_admin",
+        "--ambient-caps=+net_bind_service,+net_admin",
+    ]);
+    command.arg(&program).args(["run", "--config"]).arg(folder.path().join("tandem.toml"));
+    command.arg("--state-dir").arg(&state);
+    let process = Process::start(&mut command, "tandem", folder.path());
+    let mut unit = Started::of(process, folder);
+    assert!(unit.process.is_running(), "{}", unit.process.said());
+    for status in &unit.threads() {
+        assert_eq!(values(status, "Uid"), [uid.to_string().as_str(); 4], "{status}");
+        for (set, wanted) in [("CapEff", KEPT), ("CapPrm", KEPT), ("CapInh", NONE), ("CapAmb", NONE)] {
+            assert_eq!(values(status, set), [wanted], "{set}: {status}");
+        }
+    }
+    assert_eq!(ask(&phone, UNIT, "first"), Some(200));
 }
 
 #[test]

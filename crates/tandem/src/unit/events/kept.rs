@@ -33,6 +33,12 @@ pub(super) struct Kept {
 impl Kept {
     /// `kind`: what it is counted as.
     pub(super) fn add(&mut self, kind: &'static str, event: KeptEvent) {
+        if WITHOUT_END.contains(&kind) {
+            let is_same = |kept: &KeptEvent| kept.event == event.event && kept.message == event.message;
+            if let Some(at) = self.events.iter().rposition(is_same) {
+                self.events.remove(at);
+            }
+        }
         if self.events.len() >= KEPT {
             self.events.pop_front();
         }
@@ -49,6 +55,10 @@ impl Kept {
         self.counts.iter().map(|(kind, count)| (*kind, *count)).collect()
     }
 }
+
+/// What comes again each second for as long as its cause stays: of those that say the same the newest is kept, or minutes of them
+/// would leave nothing of what became of the backends.
+const WITHOUT_END: [&str; 2] = ["affinity_refused", "limit_reached"];
 
 #[cfg(test)]
 mod tests {
@@ -77,6 +87,25 @@ mod tests {
             assert_eq!((all.len(), all.first().map(|event| event.message.as_str())), (length, first));
             let counted: u64 = kept.counts().iter().map(|(_, count)| count).sum();
             assert_eq!(counted, added as u64);
+        }
+    }
+
+    #[test]
+    fn what_comes_without_end_leaves_the_others_their_place() {
+        for (kind, name) in [("limit_reached", "LimitReached"), ("affinity_refused", "AffinityRefused")] {
+            let mut kept = Kept::default();
+            // Of a backend all are kept, also those that say the same.
+            kept.add("backend_down", event(0));
+            kept.add("backend_down", event(0));
+            for number in 0..2_000 {
+                let repeated = KeptEvent { time: number.to_string(), event: name.to_owned(), ..event(number % 2) };
+                kept.add(kind, repeated);
+            }
+            let all = kept.last(usize::MAX);
+            let times: Vec<&str> = all.iter().map(|event| event.time.as_str()).collect();
+            assert_eq!(times, ["", "", "1998", "1999"], "{kind}");
+            let counted: u64 = kept.counts().iter().map(|(_, count)| count).sum();
+            assert_eq!(counted, 2_002, "{kind}");
         }
     }
 

@@ -225,7 +225,7 @@ impl Drop for Process {
 }
 
 impl Ended {
-    /// What the operator reads: the first line that it wrote.
+    /// What the operator reads: the first line that it wrote, without the figures behind it, which plugins of Nagios put after a bar.
     pub(crate) fn first_line(&self) -> &str {
         first_line(&self.output).or_else(|| first_line(&self.errors)).unwrap_or_default()
     }
@@ -259,7 +259,8 @@ impl<R: Read + AsFd> Captured<R> {
 }
 
 fn first_line(text: &str) -> Option<&str> {
-    text.lines().map(str::trim).find(|line| !line.is_empty())
+    let lines = text.lines().map(|line| line.split('|').next().unwrap_or(line));
+    lines.map(str::trim).find(|line| !line.is_empty())
 }
 
 fn is_readable(source: &impl AsFd) -> bool {
@@ -370,6 +371,7 @@ mod tests {
         }
         assert_eq!(patient("kill -9 $$").exit, Exit::Signal(9));
         assert_eq!(patient("echo; echo ' trouble ' >&2; exit 2").first_line(), "trouble");
+        assert_eq!(patient("echo 'SIP OK - answered | answer=0.1s;2;5;0'").first_line(), "SIP OK - answered");
         assert_eq!(patient("read line && exit 9; exit 0").exit, Exit::Code(0), "there is nothing to read");
     }
 

@@ -24,11 +24,10 @@ use super::events::places;
 use super::{Unit, backend_of, lock};
 use crate::configuration::Configuration;
 use config::{Check, Checked, Guardian};
-use engine::{Backend, CheckOutcome, Farm, Maintenance};
+use engine::{Backend, CheckOutcome, Farm, Maintenance, guardians_of};
 use net::Clock;
 use probe::shell::Linger;
 use schedule::{Pair, Rhythm, Schedule};
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,6 +69,11 @@ impl Unit {
     }
 
     fn take_outcome(&self, pair: &Pair, outcome: &Outcome) {
+        // Who stops a unit often signals all of its processes, and what a program says then is nothing of the backend.
+        let is_program = matches!(outcome.detail, Detail::Ended(_));
+        if is_program && outcome.verdict == Verdict::Failed && self.draining.load(Ordering::Relaxed) {
+            return;
+        }
         let is_news = self.notes.take(pair, outcome);
         let told = match outcome.verdict {
             Verdict::Good | Verdict::Warning => CheckOutcome::Good { took: outcome.took },
@@ -115,10 +119,8 @@ impl Unit {
 
 /// The backends of a farm that a guardian of this name looks after, in file order.
 pub(crate) fn attached<'a>(farm: &'a Farm, guardian: &str) -> Vec<&'a Backend> {
-    let is_named = |service: &&engine::Service| service.guardians.iter().any(|known| &*known.name == guardian);
-    let indices: BTreeSet<usize> =
-        farm.services.iter().filter(is_named).flat_map(|service| service.backends.iter().copied()).collect();
-    indices.into_iter().filter_map(|index| farm.backends.get(index)).collect()
+    let is_its = |backend: &&Backend| guardians_of(farm, backend).iter().any(|known| &*known.name == guardian);
+    farm.backends.iter().filter(is_its).collect()
 }
 
 /// Everything that the unit checks itself: not what the engine asks by OPTIONS, and no backend that is out of service.

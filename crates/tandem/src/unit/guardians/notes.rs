@@ -26,6 +26,8 @@ pub(crate) struct Note {
     pub(crate) text: String,
     /// Of a program that ended by itself.
     pub(crate) exit_code: Option<i32>,
+    /// The beginning of what a program wrote, errors behind the rest.
+    pub(crate) output: Option<String>,
 }
 
 impl Notes {
@@ -39,14 +41,16 @@ impl Notes {
         if outcome.verdict == Verdict::Failed {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
-        let exit_code = match &outcome.detail {
-            Detail::Ended(ended) => match ended.exit {
-                Exit::Code(code) => Some(code),
-                Exit::Signal(_) | Exit::Overran | Exit::Stopped => None,
-            },
+        let ended = match &outcome.detail {
+            Detail::Ended(ended) => Some(ended),
             Detail::Nothing | Detail::Report(_) => None,
         };
-        let note = Note { verdict: outcome.verdict, text: outcome.text.clone(), exit_code };
+        let exit_code = ended.and_then(|ended| match ended.exit {
+            Exit::Code(code) => Some(code),
+            Exit::Signal(_) | Exit::Overran | Exit::Stopped => None,
+        });
+        let output = ended.map(|ended| format!("{}{}", ended.output, ended.errors));
+        let note = Note { verdict: outcome.verdict, text: outcome.text.clone(), exit_code, output };
         let before = lock(&self.last).insert(pair.clone(), note);
         before.is_none_or(|before| before.verdict != outcome.verdict)
     }
@@ -88,7 +92,7 @@ mod tests {
 
     fn outcome(verdict: Verdict, exit: Option<Exit>) -> Outcome {
         let took = Duration::from_millis(20);
-        let ended = |exit| Detail::Ended(Ended { exit, took, output: String::new(), errors: String::new() });
+        let ended = |exit| Detail::Ended(Ended { exit, took, output: "fine\n".to_owned(), errors: "but\n".to_owned() });
         Outcome { verdict, text: format!("{verdict:?}"), took, detail: exit.map_or(Detail::Nothing, ended) }
     }
 
@@ -108,7 +112,12 @@ mod tests {
         .map(|outcome| notes.take(&pair("a"), outcome))
         .collect();
         assert_eq!(told, [true, true, false, true, true, false]);
-        let note = Note { verdict: Verdict::Failed, text: "Failed".to_owned(), exit_code: Some(3) };
+        let note = Note {
+            verdict: Verdict::Failed,
+            text: "Failed".to_owned(),
+            exit_code: Some(3),
+            output: Some("fine\nbut\n".to_owned()),
+        };
         assert_eq!(notes.last(BackendId(1), "a"), Some(note));
         notes.set_waited(7);
         let counters = [("checks", 5), ("checks_failed", 2), ("checks_not_made", 1), ("checks_waited", 7)];

@@ -210,19 +210,21 @@ fn of_connection(connected: Result<Duration, Fault>) -> Outcome {
     }
 }
 
-/// By the guidelines of monitoring plugins, but that whatever is no 0 and no 1 has failed.
+/// By the guidelines of monitoring plugins, of which 3 says that the plugin itself could not do its work; by those of shells, 126 and
+/// 127 say that there is none. Whatever else is no 0 and no 1 has failed.
 fn of_program(ended: Ended) -> Outcome {
     let said = one_line(ended.first_line());
     let (verdict, text) = match ended.exit {
         Exit::Code(0) if said.is_empty() => (Verdict::Good, "exit code 0".to_owned()),
         Exit::Code(0) => (Verdict::Good, said),
         Exit::Code(1) => (Verdict::Warning, told("exit code 1", &said)),
+        Exit::Code(code @ (3 | 126 | 127)) => (Verdict::NotMade, told(&format!("exit code {code}"), &said)),
         Exit::Code(code) => (Verdict::Failed, told(&format!("exit code {code}"), &said)),
         Exit::Signal(signal) => (Verdict::Failed, told(&format!("ended by signal {signal}"), &said)),
         Exit::Stopped => (Verdict::NotMade, "interrupted".to_owned()),
         Exit::Overran => {
             let seconds = ended.took.as_secs_f64();
-            (Verdict::Failed, told(&format!("it did not end by itself and was killed after {seconds:.1} s"), &said))
+            (Verdict::Failed, told(&format!("it did not end in time and was stopped after {seconds:.1} s"), &said))
         }
     };
     Outcome { verdict, text, took: ended.took, detail: Detail::Ended(ended) }
@@ -254,14 +256,16 @@ mod tests {
     #[test]
     fn programs_are_judged_as_plugins_are() {
         for (exit, output, verdict, text) in [
-            (Exit::Code(0), "OK - fine | a=1\nmore", Verdict::Good, "OK - fine | a=1"),
+            (Exit::Code(0), "OK - fine | a=1\nmore", Verdict::Good, "OK - fine"),
             (Exit::Code(0), "", Verdict::Good, "exit code 0"),
             (Exit::Code(1), "slow", Verdict::Warning, "exit code 1: slow"),
             (Exit::Code(2), "no answer", Verdict::Failed, "exit code 2: no answer"),
-            (Exit::Code(3), "", Verdict::Failed, "exit code 3"),
+            (Exit::Code(3), "no such file", Verdict::NotMade, "exit code 3: no such file"),
+            (Exit::Code(4), "", Verdict::Failed, "exit code 4"),
+            (Exit::Code(127), "", Verdict::NotMade, "exit code 127"),
             (Exit::Code(255), "\x1b[31mred", Verdict::Failed, "exit code 255: [31mred"),
             (Exit::Signal(11), "", Verdict::Failed, "ended by signal 11"),
-            (Exit::Overran, "", Verdict::Failed, "it did not end by itself and was killed after 2.0 s"),
+            (Exit::Overran, "", Verdict::Failed, "it did not end in time and was stopped after 2.0 s"),
         ] {
             let outcome = of_program(ended(exit, output));
             assert_eq!((outcome.verdict, outcome.text.as_str()), (verdict, text), "{exit:?}");

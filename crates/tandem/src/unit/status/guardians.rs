@@ -25,6 +25,8 @@ pub(crate) struct GuardianStatus {
     pub(crate) said: Option<String>,
     /// Of the last check, if it was a program that ended by itself.
     pub(crate) exit_code: Option<i32>,
+    /// The beginning of what it wrote then, its errors behind the rest.
+    pub(crate) output: Option<String>,
     /// The last checks, the oldest first; null: it failed.
     pub(crate) history_ms: Vec<Option<f64>>,
     /// How long ago they were.
@@ -58,6 +60,7 @@ impl GuardianStatus {
             // What the last check found is newer than why it went down.
             reason: noted.or(reason),
             exit_code: note.as_ref().and_then(|note| note.exit_code),
+            output: note.as_ref().and_then(|note| note.output.clone()),
             said: note.map(|note| note.text),
             history_ms: history.iter().map(|(_, took)| took.map(milliseconds)).collect(),
             history_ago_s: history.iter().map(|(at, _)| seconds(now.saturating_since(*at))).collect(),
@@ -123,11 +126,13 @@ mod tests {
 
     #[test]
     fn the_last_words_of_a_check_are_shown() {
-        let note = |verdict, text: &str| Some(Note { verdict, text: text.to_owned(), exit_code: Some(2) });
+        let note = |verdict, text: &str| {
+            Some(Note { verdict, text: text.to_owned(), exit_code: Some(2), output: Some("all".to_owned()) })
+        };
         let down = || view(true, Some("at first"), &[None]);
         let shown = status(Effect::Down, down(), note(Verdict::Failed, "at last"));
         assert_eq!((shown.reason.as_deref(), shown.said.as_deref()), (Some("at last"), Some("at last")));
-        assert_eq!(shown.exit_code, Some(2));
+        assert_eq!((shown.exit_code, shown.output.as_deref()), (Some(2), Some("all")));
         let shown = status(Effect::Down, down(), note(Verdict::Good, "fine"));
         assert_eq!((shown.reason.as_deref(), shown.said.as_deref()), (Some("at first"), Some("fine")));
         let shown = status(Effect::Down, view(false, None, &[]), note(Verdict::NotMade, "no password"));
