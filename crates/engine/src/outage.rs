@@ -14,7 +14,7 @@ const KEPT: usize = 16_384;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Outage {
     pub(crate) backend: BackendId,
-    /// What began later has nothing to do with it, however late a shard hears of it.
+    /// What began later has nothing to do with it, however late a shard hears of it. Of a cut: when it has settled.
     pub(crate) at: Instant,
     /// Its calls end as well.
     pub(crate) cut: bool,
@@ -62,6 +62,12 @@ impl Outages {
             return None;
         }
         cuts.remove(at).map(|cut| cut.calls)
+    }
+
+    /// Whether this backend was cut at `after` or since.
+    pub(crate) fn was_cut(&self, backend: BackendId, after: Instant) -> bool {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.iter().rev().any(|outage| outage.cut && outage.backend == backend && outage.at >= after)
     }
 
     pub(crate) fn record(&self, outage: Outage) {
@@ -128,6 +134,19 @@ mod tests {
         let told = found.map(|(id, calls)| outages.found(&cut(id), calls));
         assert_eq!(told, [None, None, None, Some(7), None, Some(3), None, None, None, Some(15), None]);
         assert_eq!(outages.found(&of(5), 1), None, "that was no cut");
+    }
+
+    #[test]
+    fn who_was_cut_is_known_by_its_newest_cut() {
+        let outages = Outages::default();
+        let at = Instant::from_micros;
+        outages.record_cut(BackendId(1), at(5), 1);
+        outages.record(of(7));
+        let asked = [(1, 4), (1, 5), (1, 6), (2, 4), (7, 4)];
+        let was_cut = asked.map(|(id, after)| outages.was_cut(BackendId(id), at(after)));
+        assert_eq!(was_cut, [true, true, false, false, false]);
+        outages.record_cut(BackendId(1), at(9), 1);
+        assert!(outages.was_cut(BackendId(1), at(6)));
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Shared {
     /// shard says BYE for the calls of its part, to both sides, at its next turn. [`Event::BackendCut`] tells when all have begun.
     pub fn cut_backend(&self, now: Instant, backend: BackendId) {
         self.directory.unstick_backend(backend);
-        self.outages.record_cut(backend, now, self.shards());
+        self.outages.record_cut(backend, now + CUT_SETTLES, self.shards());
     }
 
     pub fn settings(&self) -> Arc<Settings> {
@@ -182,6 +182,9 @@ impl Shared {
     }
 }
 
+/// The moment of a cut is taken before its configuration is made and followed: meanwhile calls still go there and are answered
+/// there. Afterwards it gets none for longer than this.
+const CUT_SETTLES: Duration = Duration::from_secs(1);
 /// How often the answers of the backends are compared.
 const COMPARED_EVERY: Duration = Duration::from_secs(1);
 
@@ -270,7 +273,7 @@ mod tests {
         assert_eq!(seen(), (1, 9, None));
         shared.replace_settings(at(12), next);
         assert_eq!(seen(), (2, 9, None));
-        assert_eq!(shared.outages.since(0), [Outage { backend, at: at(11), cut: true }], "it is cut once");
+        assert_eq!(shared.outages.since(0), [Outage { backend, at: at(12), cut: true }], "it is cut once");
     }
 
     #[test]
@@ -289,7 +292,8 @@ mod tests {
             assert_eq!(shared.outages.count(), 0);
             let down = shared.on_check(at(12), backend, "call", &failed("no"));
             assert!(matches!(down, Some(Event::BackendDown { .. })), "{down:?}");
-            assert_eq!(shared.outages.since(0), [Outage { backend, at: at(12), cut }]);
+            // A cut counts a second longer.
+            assert_eq!(shared.outages.since(0), [Outage { backend, at: at(if cut { 13 } else { 12 }), cut }]);
             let stuck = shared.directory.peek_sticky(at(12), 5);
             assert_eq!(stuck.is_none(), cut);
             let up = shared.on_check(at(13), backend, "call", &good());
@@ -317,7 +321,7 @@ mod tests {
         let cause = DownCause::Check { guardian: "call".into(), reason: "no".into() };
         let down = Event::BackendDown { backend, cause };
         assert_eq!(shared.replace_settings(at(12), guarded(Effect::Down)), [down]);
-        assert_eq!(shared.outages.since(0), [Outage { backend, at: at(12), cut: true }], "and what it means follows");
+        assert_eq!(shared.outages.since(0), [Outage { backend, at: at(13), cut: true }], "and what it means follows");
         assert!(shared.replace_settings(at(13), guarded(Effect::Down)).is_empty(), "once");
         let up = Event::BackendUp { backend, cause: UpCause::Reconfigured };
         assert_eq!(shared.replace_settings(at(14), settings()), [up]);

@@ -4,7 +4,6 @@ use crate::clock::Clock;
 use crate::data_plane::{Turn, Unit};
 use crate::datagram::{Datagram, ErrorQueue, Outgoing, Sender};
 use crate::shards::{NEVER, Work};
-use crate::stream::NotSent;
 use crate::table::{Bound, Sockets, Table};
 use engine::{Event, Flow, Input, Output, Packet};
 use sip::Instant;
@@ -227,7 +226,7 @@ impl Handler {
                     let total = queue.len();
                     for queued in queue.drain(..) {
                         let outcome = unit.connections.send(*index, at, &queued.flow, &queued.packet, *now);
-                        failed.extend(outcome.err().map(|error| Failed { queued, by_us: is_ours(error) }));
+                        failed.extend(outcome.err().map(|error| Failed { queued, by_us: error.is_ours() }));
                     }
                     let errors = failed.len() - before;
                     tallies.stream_sent.add((total - errors) as u64);
@@ -312,14 +311,6 @@ fn concerns_the_peer(error: &io::Error) -> bool {
         && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EINTR | libc::EMSGSIZE))
 }
 
-/// The same for streams: whether a limit of ours kept the message back.
-fn is_ours(error: NotSent) -> bool {
-    match error {
-        NotSent::QueueFull | NotSent::TooMany => true,
-        NotSent::Gone | NotSent::Refused => false,
-    }
-}
-
 /// More than the peers that one request is tried at (`attempts`).
 const FAILURE_ROUNDS: usize = 8;
 /// Bounds the time that a flood of forged errors takes before datagrams get their turn.
@@ -337,11 +328,5 @@ mod tests {
         for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM, libc::EINTR, libc::EMSGSIZE] {
             assert!(!concerns_the_peer(&io::Error::from_raw_os_error(errno)), "errno {errno}");
         }
-    }
-
-    #[test]
-    fn a_stream_is_not_to_blame_for_our_limits() {
-        let all = [NotSent::Gone, NotSent::Refused, NotSent::QueueFull, NotSent::TooMany];
-        assert_eq!(all.map(is_ours), [false, false, true, true]);
     }
 }

@@ -197,6 +197,8 @@ const LONGEST_CALL_SETUP: Duration = Duration::from_secs(181 + 64);
 const DEAD_BOX_PATIENCE: Duration = Duration::from_secs(4);
 /// Whoever holds calls of a box that is cut has a turn every four seconds.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
+/// What goes to a box so soon after its cut may have slipped in before all had heard of it.
+const CUT_SETTLES: Duration = Duration::from_secs(1);
 /// Safely before the client's Timer F.
 const IN_TIME: Duration = Duration::from_secs(28);
 

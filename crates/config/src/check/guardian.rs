@@ -9,7 +9,7 @@ use crate::nearest;
 use crate::registry;
 use crate::report::{Report, Span};
 use crate::section::Section;
-use engine::{Accept, Effect, Transport};
+use engine::{Accept, Effect, Maintenance, Transport};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -250,7 +250,8 @@ fn effect(section: &Section, report: &mut Report<'_>) {
 
 /// The transport of a backend where a check that connects finds nobody to be expected.
 fn closed_over(check: &Check, entry: &Entry<'_>) -> Option<Transport> {
-    entry.template.transport.filter(|transport| match check {
+    let looked_after = entry.template.transport.filter(|_| entry.template.maintenance != Maintenance::Cut);
+    looked_after.filter(|transport| match check {
         Check::Tcp => !transport.is_stream(),
         Check::Tls => !transport.is_secure(),
         _ => false,
@@ -634,6 +635,7 @@ mod tests {
             [[farm.service]]\nname = \"default\"\nguardians = [\"g\"]\n\
             [[farm.backend]]\naddress = \"127.0.0.11\"\nservice = [\"one\", \"default\"]\n\
             [[farm.backend]]\naddress = \"127.0.0.12\"\nservice = [\"two\"]\ntransport = \"tcp\"\n\
+            [[farm.backend]]\naddress = \"127.0.0.13\"\nservice = [\"two\"]\nmaintenance = \"cut\"\n\
             [[guardian]]\nname = \"g\"\ncheck = \"tcp\"\n";
         let warnings = crate::load("f", text).expect("the file is right").warnings;
         assert_eq!(warnings.iter().map(|one| one.line).collect::<Vec<_>>(), [7, 14]);

@@ -98,9 +98,9 @@ pub(crate) static GUARDIAN: Section = Section {
             "command",
             Kind::Text(Form::Command),
             "For `exec`, which needs it: a program and its arguments, in quotes where they have spaces. No shell reads it. Exit status 0 \
-             is good, 1 is good and told; 3, 126 and 127 say nothing of the backend; any other has failed. It runs as the unit's user; \
-             unless that is root, it has none of the unit's capabilities, and where the unit was started as root it gains no rights by \
-             setuid.",
+             is good, 1 is good and told; 3, 126, 127 and a signal from elsewhere say nothing of the backend; any other has failed. It \
+             runs as the unit's user; unless that is root, it has none of the unit's capabilities, and where the unit was started as \
+             root it gains no rights by setuid.",
         ),
     ],
 };

@@ -146,13 +146,9 @@ impl Dialogs {
         Some(binding)
     }
 
-    pub(super) fn end(&mut self, key: &DialogKey, to_tag: u64) -> bool {
-        let Some(dialogs) = self.table.get_mut(&key.call) else {
-            return false;
-        };
-        let Some(at) = dialogs.iter().position(|dialog| dialog.key == *key && dialog.to_tag == to_tag) else {
-            return false;
-        };
+    pub(super) fn end(&mut self, key: &DialogKey, to_tag: u64) -> Option<Dialog> {
+        let dialogs = self.table.get_mut(&key.call)?;
+        let at = dialogs.iter().position(|dialog| dialog.key == *key && dialog.to_tag == to_tag)?;
         let dialog = dialogs.remove(at);
         if dialog.logged {
             let (key, to_tag) = (*key, to_tag);
@@ -161,7 +157,7 @@ impl Dialogs {
         if dialogs.is_empty() {
             self.table.remove(&key.call);
         }
-        true
+        Some(dialog)
     }
 
     /// Ends dialogs whose backend was cut, and moves them into `gone`.
@@ -271,7 +267,8 @@ mod tests {
         let (mut dialogs, key) = one_dialog(true);
         let [other_tag, other_call] = [DialogKey { from_tag: 7, ..key }, DialogKey { call: 6, ..key }];
         let asked = [(other_tag, 9), (other_call, 9), (key, 8), (key, 9), (key, 9)];
-        assert_eq!(asked.map(|(key, to_tag)| dialogs.end(&key, to_tag)), [false, false, false, true, false]);
+        let ended = asked.map(|(key, to_tag)| dialogs.end(&key, to_tag).is_some());
+        assert_eq!(ended, [false, false, false, true, false]);
     }
 
     #[test]
@@ -345,7 +342,7 @@ mod tests {
         assert_eq!(told(&mut dialogs), 0, "heard where it was");
         dialogs.move_peer(&key, 9, flow(5070));
         assert_eq!(told(&mut dialogs), 77);
-        assert!(dialogs.end(&key, 9));
+        assert!(dialogs.end(&key, 9).is_some());
         assert_eq!([told(&mut dialogs), told(&mut dialogs)], [36, 0]);
         let (mut dialogs, _) = one_dialog(true);
         dialogs.discard_changes();

@@ -211,11 +211,14 @@ impl Directory {
 
     /// Forgets a dialog; `true` if it was known.
     pub(crate) fn end_dialog(&self, key: &DialogKey, to_tag: u64) -> bool {
-        let ended = locked(&self.dialogs, key.call).end(key, to_tag);
-        if ended {
-            self.calls.fetch_sub(1, Ordering::Relaxed);
-        }
-        ended
+        self.take_dialog(key, to_tag).is_some()
+    }
+
+    /// The same, and hands it over.
+    pub(crate) fn take_dialog(&self, key: &DialogKey, to_tag: u64) -> Option<Dialog> {
+        let ended = locked(&self.dialogs, key.call).end(key, to_tag)?;
+        self.calls.fetch_sub(1, Ordering::Relaxed);
+        Some(ended)
     }
 
     /// Looks at, and may change, the dialogs of a Call-ID. The lock is held meanwhile.

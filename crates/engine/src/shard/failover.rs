@@ -106,11 +106,10 @@ impl Core {
                 is_backends_own(running, context, placement.service, *by_affinity, code)
             }
             Choice::Places(_) => {
-                let failed = code.map_or(!context.branches[at].answered, |code| code == 503);
-                if failed {
+                if code == Some(503) {
                     self.avoid_place(now, context);
                 }
-                failed
+                code.map_or(!context.branches[at].answered, |code| code == 503)
             }
             Choice::Holders { .. } => is_backends_own(running, context, placement.service, false, code),
         };
@@ -118,7 +117,7 @@ impl Core {
     }
 
     /// The place of the newest attempt failed: new requests go elsewhere first.
-    fn avoid_place(&self, now: Instant, context: &Context) {
+    pub(super) fn avoid_place(&self, now: Instant, context: &Context) {
         let choice = context.placement.as_deref().map(|placement| &placement.choice);
         if let Some(Choice::Places(flows)) = choice
             && let Some(flow) = flows.first()

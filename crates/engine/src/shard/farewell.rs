@@ -5,9 +5,11 @@
 //! trunks in one moment.
 
 use super::{Core, FAREWELL, TIMING, Timer};
+use crate::context::ClientBranch;
 use crate::counters::Counter;
 use crate::directory::{Dialog, Side, Sides, Words};
 use crate::id::BackendId;
+use crate::identity::tag_key;
 use crate::io::{ConnectionId, Event, Flow, Packet};
 use crate::outage::Outage;
 use crate::reach::Reach;
@@ -34,10 +36,6 @@ const UNDER_WAY_INSIDE: usize = UNDER_WAY / 2;
 /// BYEs that begin in one turn, which is so long.
 const A_TURN: usize = 500;
 const TURN: Duration = Duration::from_millis(100);
-
-/// The moment of a cut is taken before its configuration is made and followed: meanwhile calls are still answered there. Afterwards
-/// it gets none for longer than this.
-const CUT_SETTLES: Duration = Duration::from_secs(1);
 
 /// The BYEs of one shard.
 #[derive(Debug, Default)]
@@ -91,9 +89,35 @@ impl Core {
     pub(super) fn end_calls(&mut self, running: &Running, now: Instant, outage: &Outage) {
         let (part, parts) = (usize::from(self.index), self.shared.shards());
         let ended = self.shared.directory.cut_dialogs(part, parts, |dialog| {
-            dialog.since <= outage.at + CUT_SETTLES && takes_part(running, outage.backend, dialog)
+            dialog.since <= outage.at && takes_part(running, outage.backend, dialog)
         });
         let calls = ended.len() as u64;
+        self.bid_farewell(running, now, ended);
+        if let Some(calls) = self.shared.outages.found(outage, calls) {
+            self.tell(Event::BackendCut { backend: outage.backend, calls });
+        }
+    }
+
+    /// The first 2xx of a branch has gone up. If one of its backends was cut since the INVITE was sent, nobody else ends the
+    /// call: the answer crossed our CANCEL, or is that of a branch which was given up.
+    pub(super) fn end_if_cut(&mut self, running: &Running, now: Instant, branch: &ClientBranch, answer: &Checked<'_>) {
+        let Some(note) = branch.dialog.filter(|note| note.to_tag.is_none()) else {
+            return;
+        };
+        let backends = [Some(note.key.backend), backend_at(running, &note.peer)];
+        let is_cut = backends.into_iter().flatten().any(|backend| {
+            let is_alive = running.backend(backend).is_some_and(|known| known.state.is_alive(now));
+            !is_alive && self.shared.outages.was_cut(backend, branch.sent_at)
+        });
+        if is_cut {
+            let to_tag = tag_key(&self.shared.secrets, answer.to().tag);
+            let ended = self.shared.directory.take_dialog(&note.key, to_tag);
+            self.bid_farewell(running, now, ended);
+        }
+    }
+
+    /// The sides of these calls are told, which the directory has forgotten.
+    fn bid_farewell(&mut self, running: &Running, now: Instant, ended: impl IntoIterator<Item = Dialog>) {
         for dialog in ended {
             self.count(Counter::CallsEnded);
             let Some(sides) = dialog.sides else { continue };
@@ -110,9 +134,6 @@ impl Core {
             });
         }
         self.say_farewells(running, now);
-        if let Some(calls) = self.shared.outages.found(outage, calls) {
-            self.tell(Event::BackendCut { backend: outage.backend, calls });
-        }
     }
 
     /// The next turn has come.

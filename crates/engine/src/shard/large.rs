@@ -17,7 +17,7 @@ use sip::transaction::Link;
 use sip::{Instant, Method};
 
 /// What a datagram holds over IPv4: 65,535 octets without the headers of IP and of UDP. Over IPv6 it would be 20 more.
-const DATAGRAM_OCTETS: usize = 65_507;
+pub(super) const DATAGRAM_OCTETS: usize = 65_507;
 
 /// A request as it leaves.
 pub(super) struct Written {

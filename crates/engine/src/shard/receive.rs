@@ -1,5 +1,6 @@
 //! A datagram comes in: keep-alives, then parsing, then requests and responses part.
 
+use super::large::DATAGRAM_OCTETS;
 use super::{Core, FAREWELL};
 use crate::context::{Cancel, Hop, Spare};
 use crate::counters::Counter;
@@ -84,9 +85,15 @@ impl Core {
             let attempt = &context.branches[at];
             if by_peer {
                 self.count(Counter::Unreachable);
-                if let Hop::Backend(state) = &attempt.hop {
+                // What only a stream can hold may have gone to a box that has none.
+                if let Hop::Backend(state) = &attempt.hop
+                    && attempt.sent.len() <= DATAGRAM_OCTETS
+                {
                     let event = state.on_unreachable(now);
                     self.tell_if(now, event);
+                }
+                if !attempt.abandoned {
+                    self.avoid_place(now, &context);
                 }
             }
             let is_phone = matches!(attempt.hop, Hop::Peer) && attempt.flow.connection.is_some();
@@ -94,6 +101,8 @@ impl Core {
                 Some(Spare::Named) => 430,
                 // A phone whose connection is gone is not there; what else fails to arrive is a server's failure (RFC 3261 §16.9).
                 _ if is_phone => 480,
+                // A limit of ours: the call goes on, as after any 500. Who says BYE is done with it all the same.
+                _ if !by_peer && !context.kind.bye => 500,
                 _ => 503,
             };
             self.branch_failed(running, now, id, &mut context, at, code);

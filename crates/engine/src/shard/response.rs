@@ -299,6 +299,9 @@ impl Core {
         }
         let packet = self.edit_response(running, now, context, at, message);
         self.send_up(now, context, code, packet);
+        if first {
+            self.end_if_cut(running, now, &context.branches[at], message);
+        }
         context.placement = None;
         // 10. RFC 3326: the others learn that they were late.
         let reason = b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n";

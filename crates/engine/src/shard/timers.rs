@@ -120,11 +120,14 @@ impl Core {
         if branch.finished {
             return;
         }
-        if let Hop::Backend(state) = &branch.hop
-            && !branch.answered
-        {
-            let event = state.on_timeout(now);
-            self.tell_if(now, event);
+        if !branch.answered {
+            if let Hop::Backend(state) = &branch.hop {
+                let event = state.on_timeout(now);
+                self.tell_if(now, event);
+            }
+            if !branch.abandoned {
+                self.avoid_place(now, context);
+            }
         }
         self.branch_failed(running, now, id, context, at, 408);
     }

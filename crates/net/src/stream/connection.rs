@@ -37,7 +37,7 @@ mod reason;
 
 pub(crate) use doze::Found;
 pub(crate) use limits::StreamLimits;
-pub(crate) use reason::{Reason, ReasonCounts};
+pub(crate) use reason::{NotSent, Reason, ReasonCounts};
 
 use super::wire::{Came, Wire, WireFault};
 use crate::datagram::{Interest, Ready, set_option};
@@ -80,19 +80,6 @@ pub(crate) struct Connection<S> {
     watched: Interest,
     /// How it ended, until that is taken.
     end: Option<End>,
-}
-
-/// Why a message cannot be sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum NotSent {
-    /// There is no such connection, or none any more.
-    Gone,
-    /// Too much waits already for a peer that does not read.
-    QueueFull,
-    /// No connection can be opened.
-    Refused,
-    /// There are as many as there may be.
-    TooMany,
 }
 
 /// A message that is to be sent. `flow`: as the shard knows it, which is told of its fate.

@@ -404,8 +404,12 @@ impl Connections {
         }
         let may_follow = was_open && !entry.is_accepted() && matches!(reason, Reason::PeerClosed | Reason::Reset);
         for held in lost {
-            if !(may_follow && self.send_again(entry, &held, now)) {
-                each(Input::Undelivered { flow: held.flow, returned: &held.packet });
+            let outcome = if may_follow { self.send_again(entry, &held, now) } else { Err(NotSent::Gone) };
+            let (flow, returned) = (held.flow, &held.packet[..]);
+            match outcome {
+                Ok(()) => {}
+                Err(error) if error.is_ours() => each(Input::Unsent { flow, returned }),
+                Err(_) => each(Input::Undelivered { flow, returned }),
             }
         }
     }

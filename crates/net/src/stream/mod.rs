@@ -18,7 +18,7 @@ mod tls;
 mod websocket;
 mod wire;
 
-pub(crate) use connection::{NotSent, Reader};
+pub(crate) use connection::Reader;
 pub(crate) use connections::{Connections, FIRST_TOKEN, Round, SWEEP_PARTS, StreamListener};
 pub use tls::{CertificateStatus, NOTICE_DAYS};
 pub(crate) use tls::{TlsStore, TlsWarning};

@@ -173,7 +173,7 @@ impl Probe {
         };
         match answer.code {
             code @ (401 | 407) if self.plan.password.is_none() => Fault::PasswordWanted { method, code },
-            code @ (401 | 407) if self.exchanges.is_proven(method) => {
+            code @ (401 | 407) if self.exchanges.is_proven(method, code) => {
                 let user = &self.agent.account().user;
                 let name = if self.plan.username.is_empty() { user } else { &self.plan.username };
                 Fault::PasswordWrong { name: name.clone(), code }

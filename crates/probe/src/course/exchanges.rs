@@ -66,8 +66,8 @@ pub(super) struct Exchanges {
     open: VecDeque<Open>,
     /// The final answer to the last request of each method.
     finals: BTreeMap<Vec<u8>, Answer>,
-    /// Methods whose last request carried credentials.
-    proven: BTreeSet<Vec<u8>>,
+    /// Methods whose last request carried credentials, those for a proxy (true) apart.
+    proven: BTreeSet<(Vec<u8>, bool)>,
     round_trip: Option<Duration>,
 }
 
@@ -99,10 +99,13 @@ impl Exchanges {
             self.open.pop_front();
         }
         self.finals.remove(method);
-        if request.credentials().next().is_some() {
-            self.proven.insert(method.to_vec());
-        } else {
-            self.proven.remove(method);
+        for for_proxy in [false, true] {
+            let key = (method.to_vec(), for_proxy);
+            if request.credentials().any(|credentials| credentials.proxy == for_proxy) {
+                self.proven.insert(key);
+            } else {
+                self.proven.remove(&key);
+            }
         }
         let (branch, method) = (branch.to_vec(), method.to_vec());
         self.open.push_back(Open { branch, method, to, at: now, heard: false, copies: 1, held_back: 0 });
@@ -154,9 +157,9 @@ impl Exchanges {
         last.is_some_and(|open| open.held_back > 0 && open.held_back + untried >= open.copies)
     }
 
-    /// The last request of this method carried credentials.
-    pub(super) fn is_proven(&self, method: &str) -> bool {
-        self.proven.contains(method.as_bytes())
+    /// The last request of this method carried credentials for whoever asks for them by this code, 401 or 407.
+    pub(super) fn is_proven(&self, method: &str, code: u16) -> bool {
+        self.proven.contains(&(method.as_bytes().to_vec(), code == 407))
     }
 
     /// The smallest time between a request and the first response to it.
@@ -247,11 +250,11 @@ mod tests {
         assert!(!exchanges.is_heard("INVITE"));
         came(&mut exchanges, 1, "z9hG4bKa", "401 Unauthorized", "");
         assert_eq!(exchanges.answer_to("INVITE").map(|answer| answer.code), Some(401));
-        assert!(!exchanges.is_proven("INVITE"));
+        assert!(!exchanges.is_proven("INVITE", 401));
         let line = "Authorization: Digest username=\"b\", realm=\"e\", nonce=\"n\", uri=\"sip:e\", response=\"0\"\r\n";
         sent(&mut exchanges, 2, "z9hG4bKb", line);
         assert_eq!(exchanges.answer_to("INVITE"), None);
-        assert!(exchanges.is_proven("INVITE"));
+        assert!(exchanges.is_proven("INVITE", 401) && !exchanges.is_proven("INVITE", 407));
         came(&mut exchanges, 3, "z9hG4bKa", "503 Service Unavailable", "");
         assert_eq!(exchanges.answer_to("INVITE"), None, "an answer to the request before");
         came(&mut exchanges, 4, "z9hG4bKb", "486 Nobody Has Time", "Warning: 399 pbx \"on|the\tphone\"\r\n");

@@ -1,5 +1,6 @@
 //! What happened around the balancer in a run: it excuses some things, and nothing else does.
 
+use super::CUT_SETTLES;
 use super::seen::Seen;
 use super::story::{Branch, Story};
 use crate::network::Party;
@@ -95,9 +96,9 @@ impl Circumstances {
         self.taken_for_down.iter().any(|(down, since)| *down == party && first <= *since && *since <= last)
     }
 
-    /// Whether the box was cut at any time from `first` to `last`.
+    /// Whether the box was cut at any time from `first` to `last`, or so shortly before that not all had heard of it.
     pub(super) fn was_cut(&self, party: Party, first: Instant, last: Instant) -> bool {
-        self.cuts.iter().any(|cut| cut.party == party && first <= cut.at && cut.at <= last)
+        self.cuts.iter().any(|cut| cut.party == party && first <= cut.at + CUT_SETTLES && cut.at <= last)
     }
 
     /// Whether the box is cut at that moment. At the very moments of the cut and of its end nothing can be told.

@@ -3,13 +3,9 @@
 use super::circumstances::{Circumstances, CutBox};
 use super::dialog::{Dialog, Inside, inside};
 use super::story::{Asked, Branch, Story};
-use super::{FOLLOWED_WITHIN, Problems};
+use super::{CUT_SETTLES, FOLLOWED_WITHIN, Problems};
 use crate::network::Party;
 use sip::{Instant, Method};
-use std::time::Duration;
-
-/// A call that was answered so soon after a cut may have slipped in before all had heard of it.
-const CUT_SETTLES: Duration = Duration::from_secs(1);
 
 /// Inside of dialogs there is nobody else to ask.
 pub(super) fn nobody_goes_to_a_box_that_is_cut(
@@ -86,8 +82,8 @@ pub(super) fn both_sides_hear_of_a_cut(
     }
 }
 
-/// The balancer ends a call only where one of its boxes was cut while it was up, says why (RFC 3326), and says it once to each
-/// side.
+/// The balancer ends a call only where one of its boxes was cut while it was up or set up, says why (RFC 3326), and says it once
+/// to each side.
 pub(super) fn farewells_have_a_cause(
     dialogs: &[Dialog<'_>],
     call: &[Story<'_>],
@@ -98,12 +94,10 @@ pub(super) fn farewells_have_a_cause(
         let Some(bye) = story.requests_sent().next() else {
             continue;
         };
-        let has_cause = dialogs.iter().filter(|dialog| dialog.receiver_of(story, bye).is_some()).any(|dialog| {
-            circumstances.cuts.iter().any(|cut| {
-                let is_up = is_side(dialog, cut) && dialog.answered <= cut.at + CUT_SETTLES;
-                is_up && cut.at <= bye.at && bye.at <= cut.at + FOLLOWED_WITHIN
-            })
-        });
+        let has_cause = dialogs
+            .iter()
+            .filter(|dialog| dialog.receiver_of(story, bye).is_some())
+            .any(|dialog| circumstances.cuts.iter().any(|cut| is_side(dialog, cut) && ends(cut, dialog, bye.at)));
         if !has_cause {
             problems.report(&story.request, bye.at, "the balancer ended a call without a cause");
         }
@@ -121,6 +115,14 @@ pub(super) fn farewells_have_a_cause(
 fn first_cut<'c>(dialog: &Dialog<'_>, circumstances: &'c Circumstances) -> Option<&'c CutBox> {
     let cuts = circumstances.cuts.iter().filter(|cut| is_side(dialog, cut) && dialog.answered <= cut.at);
     cuts.min_by_key(|cut| cut.at).filter(|cut| dialog.began <= cut.at)
+}
+
+/// Whether the cut is a cause to end the call then: it was up already, or it was answered although its box was cut meanwhile.
+fn ends(cut: &CutBox, dialog: &Dialog<'_>, at: Instant) -> bool {
+    let is_soon_after = |cause: Instant| cause <= at && at <= cause + FOLLOWED_WITHIN;
+    let is_up = dialog.answered <= cut.at + CUT_SETTLES;
+    let is_late = dialog.asked <= cut.at + CUT_SETTLES && cut.at <= dialog.began;
+    (is_up && is_soon_after(cut.at)) || (is_late && is_soon_after(dialog.began))
 }
 
 fn is_side(dialog: &Dialog<'_>, cut: &CutBox) -> bool {
@@ -181,7 +183,11 @@ mod tests {
 
     /// A call that is up and acknowledged.
     fn call() -> Wire {
-        let mut wire = ringing();
+        answered(ringing())
+    }
+
+    /// The call that rings is answered and acknowledged.
+    fn answered(mut wire: Wire) -> Wire {
         let answer = Answer::new(200).to(&passed_down(&up("INVITE"), "d1"));
         wire.put(BOX, FARM, answer.clone());
         wire.react(PHONE, passed_up(&answer));
@@ -216,6 +222,22 @@ mod tests {
         wire.assert_good();
         part(&mut wire, BOX, "f3");
         wire.assert_told("the balancer ended a call twice");
+    }
+
+    /// The answer crosses the CANCEL.
+    #[test]
+    fn a_call_that_is_answered_by_a_box_that_is_cut_may_end_then() {
+        let mut wire = ringing();
+        cut(&mut wire, BOX);
+        wire.wait(Duration::from_secs(2));
+        let mut wire = answered(wire);
+        let mut late = wire.clone();
+        part(&mut wire, PHONE, "f1");
+        part(&mut wire, BOX, "f2");
+        wire.assert_good();
+        late.wait(Duration::from_secs(5));
+        part(&mut late, PHONE, "f1");
+        late.assert_told("the balancer ended a call without a cause");
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(super) struct Dialog<'a> {
     pub(super) callee: Party,
     pub(super) from_tag: &'a [u8],
     to_tag: &'a [u8],
+    /// When the INVITE went to the callee.
+    pub(super) asked: Instant,
     /// When the callee sent its answer, and when that came to the balancer.
     pub(super) answered: Instant,
     pub(super) began: Instant,
@@ -49,11 +51,13 @@ fn answered<'a>(story: &Story<'a>) -> Vec<Dialog<'a>> {
             .filter(|up| up.is_success() && up.method == Method::Invite && up.to_tag == one.to_tag)
             .collect();
         let told = ups.iter().filter(|up| up.receiver == Some(caller)).filter_map(|up| up.arrived).min();
+        let branch = story.branches.iter().find(|branch| branch.name == one.branch);
         dialogs.push(Dialog {
             caller,
             callee: one.sender,
             from_tag: story.request.from_tag,
             to_tag: one.to_tag,
+            asked: branch.map_or(one.at, |branch| branch.sent),
             answered: one.at,
             began: arrived,
             told,
@@ -167,9 +171,10 @@ pub(super) fn a_party_that_moved_is_followed(
 }
 
 impl Dialog<'_> {
-    /// One of its boxes was cut since it was answered, until `last`: the balancer has forgotten the dialog, or will in a moment.
+    /// One of its boxes was cut since its INVITE was sent, until `last`: the balancer has forgotten the dialog, or will in a
+    /// moment.
     fn was_cut(&self, circumstances: &Circumstances, last: Instant) -> bool {
-        [self.caller, self.callee].into_iter().any(|party| circumstances.was_cut(party, self.answered, last))
+        [self.caller, self.callee].into_iter().any(|party| circumstances.was_cut(party, self.asked, last))
     }
 
     /// The party that a request with the tags of this dialog is for.

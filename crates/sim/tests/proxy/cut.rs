@@ -1,6 +1,6 @@
 //! A backend that is cut: its calls end on both sides by BYE of our own (RFC 3261 §15), and nobody stays with it.
 
-use crate::steps::{calls, events, heard, millis, of_box, registering, seconds};
+use crate::steps::{calls, events, heard, millis, of_box, registering, seconds, within};
 use crate::streams;
 use crate::unit::{Sent, Unit};
 use engine::{BackendId, Event, Flow, Guardian, Input, ListenerId, Maintenance, Persistence, Settings, Transport};
@@ -48,20 +48,6 @@ fn set_up(unit: &mut Unit, from: Flow, request: &Script, change: impl FnOnce(Str
     let answer = change(String::from_utf8(answer).expect("tests write text"));
     let answer = unit.passes(invite.flow, answer.as_bytes());
     Call { invite, answer }
-}
-
-/// A request of the phone within the call.
-fn within(call: &Call, method: &str) -> Script {
-    let header = |name: &str| call.answer.text.header(name).unwrap_or_default();
-    let script = Script::new(method)
-        .branch(&format!("{method}{}", header("Call-ID")))
-        .uri(&uri_in(header("Contact")))
-        .call_id(header("Call-ID"))
-        .from(header("From"))
-        .to(header("To"))
-        .cseq(2);
-    let routes = call.answer.text.values("Record-Route");
-    routes.iter().rev().fold(script, |script, route| script.line(&format!("Route: {route}")))
 }
 
 fn id_of(index: usize) -> BackendId {
@@ -128,7 +114,7 @@ fn both_sides_of_the_calls_of_a_box_that_is_cut_hear_bye() {
     }
     // The others go on.
     for call in kept {
-        let info = unit.passes(phone(), &within(call, "INFO").build());
+        let info = unit.passes(phone(), &within(&call.answer.text, "INFO").build());
         assert_eq!(info.flow, of_box_at(1));
         unit.passes(info.flow, &Answer::new(200).to(&info.bytes));
     }
@@ -160,7 +146,7 @@ fn the_phone_is_told_where_it_was_heard_last() {
     let mut unit = unit(1);
     let call = establish(&mut unit, phone(), "a");
     let moved = by_datagram(outside_address(0, 1));
-    let info = unit.passes(moved, &within(&call, "INFO").build());
+    let info = unit.passes(moved, &within(&call.answer.text, "INFO").build());
     unit.passes(info.flow, &Answer::new(200).to(&info.bytes));
     assert_eq!(flows(&cut(&mut unit, 0)), [moved, of_box_at(0)]);
 }
@@ -317,6 +303,34 @@ fn a_call_that_rings_at_the_only_box_is_taken_back_if_that_is_cut() {
     assert_eq!(sent.iter().map(|sent| sent.text.method()).collect::<Vec<_>>(), ["MESSAGE"], "it is only down");
 }
 
+/// The 200 crosses our CANCEL, or comes without having rung. A copy of it is passed on like any other.
+#[test]
+fn a_call_that_is_answered_after_the_cut_ends_on_both_sides() {
+    for rings in [true, false] {
+        let mut unit = unit(1);
+        let call = unit.passes(phone(), &invite("a").build());
+        if rings {
+            unit.passes(call.flow, &Answer::new(180).to(&call.bytes));
+        }
+        unit.shared.replace_settings(unit.now, maintained(&unit, Maintenance::Cut));
+        assert_eq!(next_turn(&mut unit).len(), usize::from(rings), "the CANCEL");
+        unit.advance(millis(400));
+        let contact = format!("Contact: <sip:clyde@{}>", call.flow.remote);
+        let answer = Answer::new(200).line(&contact).to(&call.bytes);
+        let sent = unit.arrive(call.flow, &answer);
+        let [up, to_phone, to_box] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!((up.flow, up.text.code()), (phone(), Some(200)));
+        assert_eq!((to_phone.flow, said(to_phone)), (phone(), ["BYE", BONNIES_CONTACT, CLYDE, BONNIE]));
+        assert_eq!((to_box.flow, said(to_box)), (of_box_at(0), ["BYE", "sip:clyde@10.0.1.1:5060", BONNIE, CLYDE]));
+        for bye in [to_phone, to_box] {
+            assert_eq!(bye.text.header("Reason"), Some("SIP;cause=503;text=\"Backend down\""));
+        }
+        assert_eq!((unit.shared.snapshot(unit.now).calls, unit.counted("calls_ended")), (0, 1));
+        let copies = unit.arrive(call.flow, &answer);
+        assert_eq!(copies.iter().map(|copy| copy.flow.remote).collect::<Vec<_>>(), [phone().remote]);
+    }
+}
+
 /// The maintenance of the first box in the settings of this unit.
 fn maintained(unit: &Unit, maintenance: Maintenance) -> Settings {
     let mut settings = Settings::clone(&unit.shared.settings());
@@ -375,6 +389,20 @@ fn a_call_that_waits_for_a_box_that_is_cut_moves_on() {
 fn waits_for_first_box(unit: &mut Unit) {
     let first = unit.passes(phone(), &invite("a").build());
     assert_eq!(first.flow, of_box_at(0));
+}
+
+/// The moment of a cut is older than its tables: for a second calls still go there.
+#[test]
+fn a_call_that_slipped_in_after_the_cut_moves_on_too() {
+    for (wait, moves) in [(0, true), (1_000, true), (1_001, false)] {
+        let mut unit = unit(2);
+        let then = unit.now;
+        unit.advance(millis(wait));
+        waits_for_first_box(&mut unit);
+        unit.shared.cut_backend(then, id_of(0));
+        let moved = invited(&next_turn(&mut unit));
+        assert_eq!(moved, moves.then(|| of_box_at(1)), "after {wait} ms");
+    }
 }
 
 /// Where an INVITE went.

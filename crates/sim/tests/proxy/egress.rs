@@ -1,6 +1,9 @@
 //! Where requests of the boxes go that are not part of a dialog: phones, other boxes, and out by egress.
 
 use crate::steps::{SILENCE, counted, heard, millis, of_box, seconds};
+use crate::streams;
+use crate::unit::Unit;
+use crate::unreachable::lost;
 use engine::{Egress, Maintenance, Place, Settings, Transport};
 use sim::script::uri_in;
 use sim::settings::{service, trunk};
@@ -372,6 +375,27 @@ fn what_failed_is_avoided_for_half_a_minute() {
             bench.advance(seconds(pause));
         }
         assert_eq!(reached, [second(), second(), first()], "failure {index}");
+    }
+}
+
+/// A request that a limit of ours kept back says nothing of its place: the next one goes there first.
+#[test]
+fn a_place_is_not_avoided_for_a_limit_of_ours() {
+    for (by_us, next) in [(true, first()), (false, second())] {
+        let mut settings = with_egress(vec![Egress::Trunk(0)], Vec::new());
+        for farm in &mut settings.farms {
+            farm.listeners = [Transport::Udp, Transport::Tcp].map(streams::listener).into();
+            for place in farm.trunks.iter_mut().flat_map(|trunk| &mut trunk.out) {
+                place.transport = Transport::Tcp;
+            }
+        }
+        let mut unit = Unit::new(settings);
+        let request = unit.passes(streams::by_datagram(), &asked("INVITE", "a"));
+        assert_eq!(request.flow.remote, first());
+        let sent = unit.input(lost(&request, by_us));
+        assert_eq!(sent.iter().map(|sent| sent.flow.remote).collect::<Vec<_>>(), [second()]);
+        let other = unit.passes(streams::by_datagram(), &asked("INVITE", "b"));
+        assert_eq!(other.flow.remote, next, "by us: {by_us}");
     }
 }
 

@@ -142,6 +142,7 @@ fn a_refused_stream_is_followed_by_a_datagram_only_if_one_can_hold_it() {
             (unit.counted("large_over_udp"), unit.counted("unreachable")),
             if follows { (1, 0) } else { (0, 1) }
         );
+        assert_eq!(unit.states(), ["up"], "it may speak UDP only");
     }
 }
 

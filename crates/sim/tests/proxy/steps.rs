@@ -107,6 +107,20 @@ pub(crate) fn of_box(index: usize, method: &str, branch: &str) -> Script {
         .line(&format!("Contact: <sip:clyde@{}>", box_address(index)))
 }
 
+/// A request of the phone within the call that this 2xx to its INVITE set up.
+pub(crate) fn within(answer: &Text, method: &str) -> Script {
+    let header = |name: &str| answer.header(name).unwrap_or_default();
+    let script = Script::new(method)
+        .branch(&format!("{method}{}", header("Call-ID")))
+        .uri(&uri_in(header("Contact")))
+        .call_id(header("Call-ID"))
+        .from(header("From"))
+        .to(header("To"))
+        .cseq(2);
+    let routes = answer.values("Record-Route");
+    routes.iter().rev().fold(script, |script, route| script.line(&format!("Route: {route}")))
+}
+
 /// The BYE of the box that made the call which `answer` set up.
 pub(crate) fn bye_of_box(index: usize, answer: &Text) -> Script {
     of_box(index, "BYE", "bye")

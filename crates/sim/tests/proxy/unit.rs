@@ -72,6 +72,13 @@ impl Unit {
         counters.iter().filter(|(name, ..)| *name == wanted).map(|(.., count)| *count).sum()
     }
 
+    /// What state the backends of all services are in.
+    pub(crate) fn states(&self) -> Vec<&'static str> {
+        let farms = self.shared.snapshot(self.now).farms;
+        let services = farms.iter().flat_map(|farm| &farm.services);
+        services.flat_map(|service| &service.backends).map(|backend| backend.state).collect()
+    }
+
     fn drain(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         while let Some(output) = self.shard.poll_output() {

@@ -1,7 +1,7 @@
 //! What the network reports as undeliverable (RFC 3261 §16.9): believed only where it quotes what was sent, and still waited for.
 
-use crate::steps::{SILENCE, bench, call, client, counted, first_box, heard, millis, seconds};
-use crate::streams::{farm, of_phone};
+use crate::steps::{SILENCE, bench, call, client, counted, first_box, heard, millis, seconds, within};
+use crate::streams::{farm, of_answer, of_phone};
 use crate::unit::{Sent, Unit};
 use engine::{Guardian, Input, Transport};
 use sim::bench::invite;
@@ -87,7 +87,7 @@ fn a_report_of_what_no_transaction_sent_is_not_believed() {
 }
 
 /// What comes back, kept back by a limit of ours or not.
-fn lost(sent: &Sent, by_us: bool) -> Input<'_> {
+pub(crate) fn lost(sent: &Sent, by_us: bool) -> Input<'_> {
     let (flow, returned) = (sent.flow, &sent.bytes[..]);
     if by_us { Input::Unsent { flow, returned } } else { Input::Undelivered { flow, returned } }
 }
@@ -100,14 +100,29 @@ fn a_limit_of_ours_is_not_held_against_the_box() {
         let answers = unit.input(lost(&sent, by_us));
         let codes: Vec<Option<u16>> = answers.iter().map(|up| up.text.code()).collect();
         assert_eq!(codes, [Some(500)], "nobody waits for it any longer");
-        let farms = unit.shared.snapshot(unit.now).farms;
-        let states: Vec<&str> = farms
-            .iter()
-            .flat_map(|farm| &farm.services)
-            .flat_map(|service| &service.backends)
-            .map(|backend| backend.state)
-            .collect();
-        assert_eq!((states, unit.counted("unreachable")), (vec![state], u64::from(!by_us)));
+        assert_eq!((unit.states(), unit.counted("unreachable")), (vec![state], u64::from(!by_us)));
+    }
+}
+
+/// A phone that hears 481 hangs up. Who hangs up himself is done with the call, whatever becomes of his BYE.
+#[test]
+fn a_limit_of_ours_ends_no_call() {
+    for (method, by_us, code, calls) in [
+        ("INVITE", true, 500, 1),
+        ("UPDATE", true, 500, 1),
+        ("INFO", true, 500, 1),
+        ("BYE", true, 481, 0),
+        ("INVITE", false, 481, 0),
+    ] {
+        let (mut unit, phone) = (Unit::new(farm(Some(Transport::Tcp), |_| ())), of_phone(Transport::Tcp, 7));
+        let call = unit.passes(phone, &invite("a").build());
+        let answer = Answer::new(200).line("Contact: <sip:clyde@10.0.1.1:5060>").to(&call.bytes);
+        let answer = unit.passes(of_answer(&call, 40), &answer);
+        let request = unit.passes(phone, &within(&answer.text, method).build());
+        let up = unit.input(lost(&request, by_us));
+        let codes: Vec<Option<u16>> = up.iter().map(|up| up.text.code()).collect();
+        let left = unit.shared.snapshot(unit.now).calls;
+        assert_eq!((codes, left), (vec![Some(code)], calls), "{method} by us: {by_us}");
     }
 }
 

@@ -66,6 +66,10 @@ pub(crate) fn give_up(user: Option<&str>, state_dir: &Path, config: &Path) -> an
 /// A service manager gives rights as ambient ones, and every command of a guardian would have them too. What is not inheritable cannot
 /// be ambient (capabilities(7)), so that this empties both sets; what is permitted and effective stays.
 fn keep_from_programs() -> anyhow::Result<()> {
+    // A service that is kept from system calls may not even ask for what changes nothing (capset is in @privileged of systemd).
+    if caps::read(None, CapSet::Inheritable)?.is_empty() {
+        return Ok(());
+    }
     caps::clear(None, CapSet::Inheritable).context("commands would have the capabilities of this process")
 }
 

@@ -39,7 +39,8 @@ pub(super) fn answer(session: u64, version: u64, media: SocketAddr, ours: &[u8],
     Some([head, before.as_str(), audio, after.as_str()].concat().into_bytes())
 }
 
-/// The lines that refuse all streams of an offer but its first audio stream: those before it and those after it.
+/// The lines that refuse all streams of an offer but its first audio stream: those before it and those after it. `None` if that one
+/// is not of the protocol that we speak: an answer has the protocol of its offer.
 fn refusals(offer: &[u8]) -> Option<(String, String)> {
     let lines = offer.split(|octet| *octet == b'\n').map(<[u8]>::trim_ascii);
     let streams = lines.filter_map(|line| line.strip_prefix(b"m="));
@@ -48,13 +49,20 @@ fn refusals(offer: &[u8]) -> Option<(String, String)> {
         return None;
     }
     let (before, rest) = streams.split_at(streams.iter().position(|stream| is_audio(stream))?);
-    let (_, after) = rest.split_first()?;
+    let (audio, after) = rest.split_first()?;
+    if words(audio).nth(2) != Some(b"RTP/AVP".as_slice()) {
+        return None;
+    }
     let refused = |streams: &[&[u8]]| streams.iter().map(|stream| refusal(stream)).collect::<Option<String>>();
     Some((refused(before)?, refused(after)?))
 }
 
 fn is_audio(stream: &[u8]) -> bool {
-    stream.split(|octet| *octet == b' ').find(|word| !word.is_empty()) == Some(b"audio".as_slice())
+    words(stream).next() == Some(b"audio".as_slice())
+}
+
+fn words(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+    stream.split(|octet| *octet == b' ').filter(|word| !word.is_empty())
 }
 
 /// `m=<media> 0 <protocol> <format>`. One format has to stand there and means nothing.
@@ -115,6 +123,7 @@ mod tests {
     fn events_without_a_codec_and_a_refused_stream_are_not_answered() {
         assert_eq!(answered("m=audio 4002 RTP/AVP 8 101", &[0, 101]), None, "keys pressed alone are no audio");
         assert_eq!(answered("m=audio 0 RTP/AVP 0 8 101", &AUDIO_PAYLOADS), None);
+        assert_eq!(answered("m=audio 4002 RTP/SAVP 0 8 101", &AUDIO_PAYLOADS), None, "SRTP is not ours");
         assert!(answered("m=audio 4002 RTP/AVP 8 101", &AUDIO_PAYLOADS).is_some());
     }
 

@@ -1,4 +1,4 @@
-//! Why a connection ended, or never came to be.
+//! Why a connection ended, or never came to be, and why a message cannot be sent.
 
 use crate::stream::wire::WireFault;
 use sip::frame::FrameFault;
@@ -37,6 +37,19 @@ pub(crate) enum Reason {
     ConnectRefused,
     /// The peer did not answer.
     ConnectTimedOut,
+}
+
+/// Why a message cannot be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotSent {
+    /// There is no such connection, or none any more.
+    Gone,
+    /// Too much waits already for a peer that does not read.
+    QueueFull,
+    /// No connection can be opened.
+    Refused,
+    /// There are as many as there may be.
+    TooMany,
 }
 
 /// How often each reason was met.
@@ -96,6 +109,16 @@ impl Reason {
     }
 }
 
+impl NotSent {
+    /// A limit of ours kept the message back: that says nothing of its peer.
+    pub(crate) fn is_ours(self) -> bool {
+        match self {
+            Self::QueueFull | Self::TooMany => true,
+            Self::Gone | Self::Refused => false,
+        }
+    }
+}
+
 impl ReasonCounts {
     pub(crate) fn new() -> Self {
         Self([const { AtomicU64::new(0) }; Reason::ALL.len()])
@@ -131,6 +154,12 @@ mod tests {
         }
         let wanted: Vec<(&str, u64)> = Reason::ALL.iter().map(|reason| reason.label()).zip(1..).collect();
         assert_eq!(counts.read(), wanted);
+    }
+
+    #[test]
+    fn a_peer_is_not_to_blame_for_our_limits() {
+        let all = [NotSent::Gone, NotSent::Refused, NotSent::QueueFull, NotSent::TooMany];
+        assert_eq!(all.map(NotSent::is_ours), [false, false, true, true]);
     }
 
     #[test]

@@ -34,18 +34,16 @@ impl Connections {
     }
 
     /// Tries a message again that a connection of ours held when its peer ended it: servers close what was idle for long, or start
-    /// anew. False: that fails too, or was tried before.
-    pub(super) fn send_again(&self, entry: &Entry, held: &Held, now: Instant) -> bool {
+    /// anew. Once only: after that it is gone.
+    pub(super) fn send_again(&self, entry: &Entry, held: &Held, now: Instant) -> Result<(), NotSent> {
         if held.attempt != Attempt::First {
-            return false;
+            return Err(NotSent::Gone);
         }
         let towards = Flow { connection: ConnectionId::NONE, ..entry.flow };
         let sending = Sending { flow: &held.flow, packet: &held.packet, attempt: Attempt::Second };
-        let is_sent = self.send_towards(self.owner(entry.number), &entry.at, &towards, sending, now).is_ok();
-        if is_sent {
-            self.counts.resent.fetch_add(1, Ordering::Relaxed);
-        }
-        is_sent
+        self.send_towards(self.owner(entry.number), &entry.at, &towards, sending, now)?;
+        self.counts.resent.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The connection from the listener to the flow's remote address; opened if there is none.

@@ -25,6 +25,7 @@ struct World {
 enum Told {
     Came(Flow, Vec<u8>),
     Lost(Flow, Vec<u8>),
+    KeptBack(Flow, Vec<u8>),
 }
 
 impl World {
@@ -123,7 +124,7 @@ impl Told {
         match input {
             Input::Datagram { flow, bytes } => Self::Came(flow, bytes.to_vec()),
             Input::Undelivered { flow, returned } => Self::Lost(flow, returned.to_vec()),
-            Input::Unsent { .. } => unreachable!("what waits was taken"),
+            Input::Unsent { flow, returned } => Self::KeptBack(flow, returned.to_vec()),
         }
     }
 }
@@ -575,6 +576,30 @@ fn what_a_server_left_behind_is_sent_once_more() {
     assert!(told.iter().all(|told| *told == Told::Lost(flow, long.clone())));
     assert_eq!((world.ended(Reason::Reset), world.ended(Reason::ConnectRefused)), (2, 1));
     assert_eq!(world.connections.counters().opened, 3);
+}
+
+/// The server is as good as before: it is our limit that has become another.
+#[test]
+fn what_a_server_left_behind_may_be_kept_back_by_a_limit() {
+    if !namespace::alone("stream::connections::tests::what_a_server_left_behind_may_be_kept_back_by_a_limit") {
+        return;
+    }
+    let long = [message(1), vec![b'x'; 50_000]].concat();
+    let limits = Limits { connection_queue: 2 * long.len(), ..Limits::default() };
+    let (mut world, backend) = (World::new(limits.clone()), open("127.0.0.1:5070"));
+    let flow = towards(&tcp(), "127.0.0.1:5070");
+    assert_eq!(world.send(0, &tcp(), &flow, &message(0)), Ok(()));
+    let (mut first, _) = wait_for(|| backend.accept());
+    assert_eq!(world.received(&mut first, message(0).len()), message(0));
+    let sent = (0..10_000).take_while(|_| world.send(1, &tcp(), &flow, &long).is_ok()).count();
+    assert!(sent < 10_000, "the kernel holds it all");
+    world.follow(&Settings { farms: Vec::new(), limits: Limits { connections: 0, ..limits } });
+    // It ends with much unread: a reset.
+    drop(first);
+    let told = world.until(|_, told| !told.is_empty());
+    assert!(told.iter().all(|told| *told == Told::KeptBack(flow, long.clone())));
+    let counters = world.connections.counters();
+    assert_eq!((world.ended(Reason::Reset), counters.resent, counters.opened), (1, 0, 1));
 }
 
 #[test]

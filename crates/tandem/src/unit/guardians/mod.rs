@@ -69,11 +69,6 @@ impl Unit {
     }
 
     fn take_outcome(&self, pair: &Pair, outcome: &Outcome) {
-        // Who stops a unit often signals all of its processes, and what a program says then is nothing of the backend.
-        let is_program = matches!(outcome.detail, Detail::Ended(_));
-        if is_program && outcome.verdict == Verdict::Failed && self.draining.load(Ordering::Relaxed) {
-            return;
-        }
         let is_news = self.notes.take(pair, outcome);
         let told = match outcome.verdict {
             Verdict::Good | Verdict::Warning => CheckOutcome::Good { took: outcome.took },

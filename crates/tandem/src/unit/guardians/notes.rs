@@ -49,7 +49,10 @@ impl Notes {
             Exit::Code(code) => Some(code),
             Exit::Signal(_) | Exit::Overran | Exit::Stopped => None,
         });
-        let output = ended.map(|ended| format!("{}{}", ended.output, ended.errors));
+        let output = ended.map(|ended| {
+            let is_whole = ended.output.is_empty() || ended.output.ends_with('\n') || ended.errors.is_empty();
+            [ended.output.as_str(), if is_whole { "" } else { "\n" }, &ended.errors].concat()
+        });
         let note = Note { verdict: outcome.verdict, text: outcome.text.clone(), exit_code, output };
         let before = lock(&self.last).insert(pair.clone(), note);
         before.is_none_or(|before| before.verdict != outcome.verdict)
@@ -92,7 +95,7 @@ mod tests {
 
     fn outcome(verdict: Verdict, exit: Option<Exit>) -> Outcome {
         let took = Duration::from_millis(20);
-        let ended = |exit| Detail::Ended(Ended { exit, took, output: "fine\n".to_owned(), errors: "but\n".to_owned() });
+        let ended = |exit| Detail::Ended(Ended { exit, took, output: "fine".to_owned(), errors: "but\n".to_owned() });
         Outcome { verdict, text: format!("{verdict:?}"), took, detail: exit.map_or(Detail::Nothing, ended) }
     }
 

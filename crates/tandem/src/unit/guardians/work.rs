@@ -6,6 +6,7 @@ use super::plan::Task;
 use net::Clock;
 use probe::shell::{JobId, Runner, StartError};
 use probe::{Report, State};
+use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
@@ -220,6 +221,10 @@ fn of_program(ended: Ended) -> Outcome {
         Exit::Code(1) => (Verdict::Warning, told("exit code 1", &said)),
         Exit::Code(code @ (3 | 126 | 127)) => (Verdict::NotMade, told(&format!("exit code {code}"), &said)),
         Exit::Code(code) => (Verdict::Failed, told(&format!("exit code {code}"), &said)),
+        // Somebody else ended it: whoever stops a unit with all of its processes, or the kernel for want of memory. 0: nobody knows.
+        Exit::Signal(signal @ (0 | SIGINT | SIGKILL | SIGTERM)) => {
+            (Verdict::NotMade, told(&format!("ended by signal {signal}"), &said))
+        }
         Exit::Signal(signal) => (Verdict::Failed, told(&format!("ended by signal {signal}"), &said)),
         Exit::Stopped => (Verdict::NotMade, "interrupted".to_owned()),
         Exit::Overran => {
@@ -265,6 +270,8 @@ mod tests {
             (Exit::Code(127), "", Verdict::NotMade, "exit code 127"),
             (Exit::Code(255), "\x1b[31mred", Verdict::Failed, "exit code 255: [31mred"),
             (Exit::Signal(11), "", Verdict::Failed, "ended by signal 11"),
+            (Exit::Signal(9), "", Verdict::NotMade, "ended by signal 9"),
+            (Exit::Signal(15), "", Verdict::NotMade, "ended by signal 15"),
             (Exit::Overran, "", Verdict::Failed, "it did not end in time and was stopped after 2.0 s"),
         ] {
             let outcome = of_program(ended(exit, output));
