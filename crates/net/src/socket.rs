@@ -93,11 +93,14 @@ pub(crate) fn connect(from: SocketAddr, remote: SocketAddr) -> io::Result<TcpStr
     })
 }
 
-/// Whether [`connect`] failed for want of something here (a descriptor, memory, a port, our address): the peer was not asked.
+/// The kernel has no descriptors or memory left.
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
-    let ours =
-        [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN, libc::EADDRINUSE, libc::EADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|errno| ours.contains(&errno))
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Whether [`connect`] failed for want of something here (a descriptor, memory, a port, our address): the peer was not asked.
+pub(crate) fn has_no_means(error: &io::Error) -> bool {
+    is_exhausted(error) || matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EADDRINUSE | libc::EADDRNOTAVAIL))
 }
 
 fn connect_from(from: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
@@ -283,9 +286,9 @@ mod tests {
             (libc::EHOSTUNREACH, false),
             (libc::EACCES, false),
         ] {
-            assert_eq!(is_exhausted(&io::Error::from_raw_os_error(errno)), ours, "errno {errno}");
+            assert_eq!(has_no_means(&io::Error::from_raw_os_error(errno)), ours, "errno {errno}");
         }
-        assert!(!is_exhausted(&io::Error::from(io::ErrorKind::AddrInUse)));
+        assert!(!has_no_means(&io::Error::from(io::ErrorKind::AddrInUse)));
     }
 
     #[test]

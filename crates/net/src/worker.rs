@@ -16,6 +16,7 @@ use crate::data_plane::{Seat, Unit, WAKE_TOKEN};
 use crate::datagram::{ErrorQueue, RECEIVE_BATCH, Ready, Receiver};
 use crate::handler::Handler;
 use crate::shards::NEVER;
+use crate::socket::is_exhausted;
 use crate::stream::{FIRST_TOKEN, Reader, Round, SWEEP_PARTS};
 use crate::table::{Sockets, Table, token};
 use engine::ListenerId;
@@ -218,7 +219,8 @@ impl Worker {
             match socket.accept() {
                 Ok((stream, remote)) => self.unit.connections.accept(self.index, at, stream, remote, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if is_exhaustion(error.raw_os_error()) => {
+                // Everything else concerns one peer.
+                Err(error) if is_exhausted(&error) => {
                     self.unit.connections.count_accept_failure();
                     // It would be reported as ready again at once, and for ever.
                     self.accepts_nobody |= self.seat().poll.remove(socket.as_fd()).is_ok();
@@ -270,11 +272,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// The kernel has no descriptors or memory left; everything else concerns one peer.
-fn is_exhaustion(errno: Option<i32>) -> bool {
-    matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 fn micros_between(from: Instant, to: Instant) -> u64 {

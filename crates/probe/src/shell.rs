@@ -17,6 +17,8 @@ mod fault;
 mod run;
 mod trust;
 
+pub use fault::is_ours;
+
 use crate::course::held_back;
 use crate::{Plan, Report};
 use nix::errno::Errno;

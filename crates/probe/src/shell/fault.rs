@@ -44,8 +44,8 @@ impl Fault {
     }
 }
 
-/// This machine lacks something: that says nothing of the other side.
-pub(super) fn is_ours(error: &io::Error) -> bool {
+/// This machine has no descriptors or memory left: that says nothing of the other side.
+pub fn is_ours(error: &io::Error) -> bool {
     let lacking = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
     error.raw_os_error().is_some_and(|code| lacking.contains(&Errno::from_raw(code)))
 }

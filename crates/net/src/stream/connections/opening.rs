@@ -96,7 +96,7 @@ impl Connections {
         let from = if flow.local.is_unspecified() { at.bind.ip() } else { flow.local };
         // Some servers take a connection's source for our Contact: so it is what we listen at, if the kernel lets us.
         let socket = socket::connect(SocketAddr::new(from, at.bind.port()), flow.remote)
-            .map_err(|error| if socket::is_exhausted(&error) { Reason::TooMany } else { Reason::ConnectRefused })?;
+            .map_err(|error| if socket::has_no_means(&error) { Reason::TooMany } else { Reason::ConnectRefused })?;
         let local = socket.local_addr().map_or(from, |address| address.ip());
         let flow = Flow { listener: at.id, local, remote: flow.remote, connection: ConnectionId::NONE };
         let mut connection = Connection::opened(socket, wire, now);

@@ -2,8 +2,7 @@
 //! ends with its check.
 
 use net::Clock;
-use nix::errno::Errno;
-use probe::shell::{Trust, client_config};
+use probe::shell::{Trust, client_config, is_ours};
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use sip::Instant;
@@ -109,7 +108,7 @@ fn of_connecting(goal: &Goal, error: &io::Error) -> Fault {
             Fault::Theirs(format!("no connection to {address} within {:?}", goal.timeout))
         }
         io::ErrorKind::ConnectionRefused => Fault::Theirs(format!("nothing listens at {address}")),
-        _ if is_ours(error) => Fault::Ours(format!("cannot connect to {address}: {error}")),
+        _ if lacks_something(error) => Fault::Ours(format!("cannot connect to {address}: {error}")),
         _ => Fault::Theirs(format!("no connection to {address}: {error}")),
     }
 }
@@ -124,9 +123,8 @@ fn of_handshake(error: io::Error) -> Fault {
 }
 
 /// This machine lacks something: that says nothing of the other one.
-fn is_ours(error: &io::Error) -> bool {
-    let lacking = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|code| lacking.contains(&Errno::from_raw(code)))
+fn lacks_something(error: &io::Error) -> bool {
+    is_ours(error) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 /// The library takes no shorter one.
@@ -135,6 +133,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::errno::Errno;
 
     fn goal(tls: Option<Secured>) -> Goal {
         Goal { address: SocketAddr::from(([192, 0, 2, 7], 5061)), tls, timeout: Duration::from_millis(1_500) }
